@@ -17,9 +17,12 @@ from gateway.serving.repository import ModelRepository
 from gateway.serving.residence import Residence
 from gateway.serving.version import Version, VersionState
 from loaders.filesystem import FilesystemLoader
+from loaders.loader import LocalVersion
 from loaders.model_signature import TrustedKeys
 from loaders.store import ContentStore
 from tests.machine_load import as_loaded
+
+Fetch = Callable[..., LocalVersion]  # of the content of a model file
 
 
 def answer(version: Version) -> float:

@@ -10,15 +10,16 @@ from loaders.filesystem import FilesystemLoader
 from loaders.loader import LocalVersion
 from loaders.store import ContentStore
 from tests import models
-from tests.serving.prepared_models import Fetch
+from tests.serving.catalogs import Fetch
+from tests.serving.trial_processes import EARLIER, zygotes
 
 
 @pytest.fixture
 def fetch(tmp_path: Path) -> Fetch:
     loader = FilesystemLoader(tmp_path / "repository", ContentStore(tmp_path / "content"))
 
-    def fetch(content: bytes) -> LocalVersion:
-        models.write_version(tmp_path / "repository", "m", "1", content)
+    def fetch(content: bytes, files: dict[str, bytes] | None = None) -> LocalVersion:
+        models.write_version(tmp_path / "repository", "m", "1", content, files=files)
         return loader.fetch("m", "1")
 
     return fetch
@@ -26,8 +27,14 @@ def fetch(tmp_path: Path) -> Fetch:
 
 @pytest.fixture
 def prepared_store(tmp_path: Path) -> Iterator[PreparedStore]:
-    prepared_store = PreparedStore(tmp_path / "prepared", max_bytes=1 << 30)
-    prepared_store.make()
-    yield prepared_store
+    store = PreparedStore(tmp_path / "prepared", max_bytes=1 << 30)
+    store.make()
+    yield store
     assert not (tmp_path / "prepared" / "staging").exists()
     assert not list((tmp_path / "prepared").glob("removed.*"))
+
+
+@pytest.fixture(scope="module")
+def earlier_zygotes() -> None:
+    """Leaves out of `zygotes` those that tests of other modules started."""
+    EARLIER.update(zygotes())

@@ -1,6 +1,5 @@
 """Models whose weights can be prepared, and entries of a store of prepared models."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,8 @@ from gateway.serving.prepared_store import MODEL_FILENAME, PreparedStore, seal
 from gateway.serving.preparer import Preparer
 from gateway.serving.session import WEIGHTS_FILENAME
 from gateway.tensor import Datatype
-from loaders.loader import LocalVersion
 from tests import models
 
-Fetch = Callable[[bytes], LocalVersion]
 Floats = npt.NDArray[np.float32]
 
 WIDTH = 64

@@ -27,7 +27,8 @@ from gateway.tensor import Datatype
 from loaders.loader import LocalVersion
 from loadtests.bench.models import MODELS
 from tests import models
-from tests.serving.prepared_models import WIDTH, Fetch, entries, multiplied, preparer, weights
+from tests.serving.catalogs import Fetch
+from tests.serving.prepared_models import WIDTH, entries, multiplied, preparer, weights
 
 COMMAND = (sys.executable, "-P", "-m", "gateway.serving.preparation_child")
 

@@ -13,8 +13,8 @@ from gateway.serving.probe_request import from_json
 from gateway.serving.session import WEIGHTS_FILENAME, Session
 from loaders.model_signature import TrustedKeys
 from tests import models
-from tests.serving.catalogs import OpenCatalog, opened
-from tests.serving.prepared_models import WIDTH, Fetch, entries, multiplied, preparer, weights
+from tests.serving.catalogs import Fetch, OpenCatalog, opened
+from tests.serving.prepared_models import WIDTH, entries, multiplied, preparer, weights
 
 
 def weights_of(live: OpenCatalog) -> dict[str, str]:

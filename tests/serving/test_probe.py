@@ -1,18 +1,10 @@
-"""Versions tried in a process of their own: what comes back, what dies, and that workers share one probe."""
+"""Versions tried in a process of their own: what comes back, and what is remembered."""
 
-import asyncio
 import os
 import re
-import signal
-import socket
-import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 
 import numpy as np
 import onnx
@@ -23,93 +15,16 @@ from gateway.serving.model_config import Warmup, WarmupInput
 from gateway.serving.model_policy import Policy
 from gateway.serving.probe import Prober, ProbeRequest
 from gateway.serving.probe_child import public_reason
-from gateway.serving.probe_request import ProbeMessage, ProbeResult, from_json, to_json
+from gateway.serving.probe_request import ProbeResult, from_json, to_json
 from gateway.serving.verification import ModelFacts
-from gateway.serving.zygote_process import MESSAGE_BYTES, padded
 from gateway.tensor import Datatype, TensorSpec
-from loaders.filesystem import FilesystemLoader
 from loaders.loader import LocalVersion
-from loaders.store import ContentStore
 from tests import models
-from tests.machine_load import as_loaded
 from tests.serving.bad_models import BAD
+from tests.serving.catalogs import Fetch
+from tests.serving.trial_processes import children
 
-Fetch = Callable[..., LocalVersion]
-
-
-@pytest.fixture
-def fetch(tmp_path: Path) -> Fetch:
-    loader = FilesystemLoader(tmp_path / "repository", ContentStore(tmp_path / "store"))
-
-    def fetch(content: bytes, files: dict[str, bytes] | None = None) -> LocalVersion:
-        models.write_version(tmp_path / "repository", "m", "1", content, files=files)
-        return loader.fetch("m", "1")
-
-    return fetch
-
-
-def state(pid: int) -> str:
-    """The state letter of a process, "" if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def filters(pid: int) -> list[str]:
-    """The seccomp mode of each thread of a process; "2" is a filter."""
-    statuses = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
-    return [re.findall(r"^Seccomp:\s(\d)$", status, re.MULTILINE)[0] for status in statuses]
-
-
-EARLIER: set[int] = set()
-
-
-def zygotes(parent: int = 0) -> list[int]:
-    """The ids of the zygotes that this process, or `parent`, has started and that have not ended; or their trials'.
-
-    Each leads a session of its own; what a zygote forks to measure a fork does not. Zygotes of a gateway that tests of
-    other files share may be idle beside them.
-    """
-    processes = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, started_by, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        is_ours = int(started_by) == (parent or os.getpid()) and session == folder.name
-        if is_ours and b"gateway.serving." in command and state != "Z" and int(folder.name) not in EARLIER:
-            processes.append(int(folder.name))
-    return processes
-
-
-def children() -> list[int]:
-    """The ids of the trials that this process started and that have not ended."""
-    return [trial for zygote in zygotes() for trial in zygotes(zygote)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _note_earlier() -> None:
-    EARLIER.update(zygotes())
-
-
-async def until(condition: Callable[[], object], *, within_s: float = 20) -> None:
-    async with asyncio.timeout(as_loaded(within_s)):
-        while not condition():  # noqa: ASYNC110 - the kernel tells nobody
-            await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def probing(request: ProbeRequest, prober: Prober) -> AsyncIterator[tuple[asyncio.Task[ProbeResult], int]]:
-    """A probe under way and the id of its process."""
-    task = asyncio.ensure_future(prober.probe(request))
-    try:
-        await until(lambda: children() or task.done())
-        yield task, children()[0]
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+pytestmark = pytest.mark.usefixtures("earlier_zygotes")
 
 
 async def test_good_model(fetch: Fetch) -> None:
@@ -284,120 +199,6 @@ async def test_load_beyond_the_memory_limit(fetch: Fetch) -> None:
     assert 32 << 20 < ample.memory_bytes < 150 << 20
 
 
-async def test_crash_is_a_readable_reason(fetch: Fetch) -> None:
-    async with probing(ProbeRequest(fetch(models.endless()), timeout_s=30), Prober()) as (task, pid):
-        os.kill(pid, signal.SIGSEGV)
-        result = await task
-    assert not result.ok
-    assert not result.lasting
-    assert result.reason.startswith("killed by signal 11 (segmentation fault) while being")
-
-
-async def test_cancelled_probe_leaves_no_process(fetch: Fetch) -> None:
-    async with probing(ProbeRequest(fetch(models.endless()), timeout_s=30), Prober()) as (task, pid):
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert state(pid) == ""
-
-
-@pytest.mark.skipif(sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64"), reason="no such filter")
-async def test_no_thread_of_a_probe_can_start_a_process(fetch: Fetch) -> None:
-    request = ProbeRequest(fetch(models.endless()), intra_threads=3, timeout_s=30)
-    async with probing(request, Prober()) as (_, pid):
-        await until(lambda: len(filters(pid)) >= 3 and set(filters(pid)) == {"2"})
-
-
-async def test_processes_end_with_their_worker(fetch: Fetch) -> None:
-    request = to_json(ProbeRequest(fetch(models.endless()), timeout_s=30))
-    script = (
-        "import asyncio, sys\n"
-        "from gateway.serving.probe import Prober, ProbeRequest\n"
-        "from gateway.serving.probe_request import from_json\n"
-        "asyncio.run(Prober().probe(from_json(sys.argv[1].encode(), ProbeRequest)))\n"
-    )
-    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", script, request)
-    try:
-        await until(lambda: [trial for zygote in zygotes(worker.pid) for trial in zygotes(zygote)])
-        (zygote,) = zygotes(worker.pid)
-        (trial,) = zygotes(zygote)
-    finally:
-        worker.kill()
-        await worker.wait()
-    await until(lambda: {state(zygote), state(trial)} <= {"", "Z"}, within_s=5)
-
-
-async def test_trials_are_forked_from_one_process_that_ends_when_it_is_idle(fetch: Fetch, tmp_path: Path) -> None:
-    prober = Prober(idle_s=600.0)
-    seen: set[int] = set()
-    for scale in (1.0, 2.0, 3.0):
-        assert (await prober.probe(ProbeRequest(fetch(models.affine(scale))))).ok
-        assert not children()
-        seen.update(zygotes())
-    assert len(seen) == 1
-    await prober.aclose()
-    assert not zygotes()
-    hasty = Prober(idle_s=0.1)
-    for scale in (4.0, 5.0):
-        assert (await hasty.probe(ProbeRequest(fetch(models.affine(scale))))).ok  # each in another one
-        await until(lambda: not zygotes(), within_s=5)
-    await hasty.aclose()  # the loop hears of the end later than the kernel tells it
-
-
-async def test_who_ends_the_trials_of_others_decides_nothing_about_them(fetch: Fetch) -> None:
-    """A trial whose zygote was killed, whoever did it, is repeated with a zygote of its own."""
-    prober = Prober()
-    hanging = asyncio.ensure_future(prober.probe(ProbeRequest(fetch(models.endless()), timeout_s=2)))
-    await until(children)
-    (first,) = zygotes()
-    good = asyncio.ensure_future(prober.probe(ProbeRequest(fetch(models.affine()))))
-    os.kill(first, signal.SIGKILL)
-    assert (await good).ok
-    result = await hanging
-    assert (result.ok, result.timed_out) == (False, True)
-    assert not zygotes()
-
-
-async def test_a_trial_whose_zygote_dies_twice_fails_and_may_be_repeated(fetch: Fetch) -> None:
-    hanging = asyncio.ensure_future(Prober().probe(ProbeRequest(fetch(models.endless()), timeout_s=30)))
-    killed = 0
-    for _ in range(2):
-        await until(lambda: children() and killed not in zygotes())  # noqa: B023 - it is waited for at once
-        (killed,) = zygotes()
-        os.kill(killed, signal.SIGKILL)
-    result = await hanging
-    assert (result.ok, result.lasting) == (False, False)
-    assert result.reason.startswith("the process from which it was forked ended while it was being")
-
-
-async def test_where_there_are_threads_a_trial_is_a_program_of_its_own(fetch: Fetch) -> None:
-    """A fork would have only one of the threads, and wait for ever for what the others hold."""
-    request = to_json(ProbeRequest(fetch(models.affine())))
-    program = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-    program += "from gateway.serving.zygote_process import main; main()"
-    ours, theirs = socket.socketpair()
-    channel, its_channel = socket.socketpair()
-    with ours, channel, tempfile.TemporaryFile() as errors:
-        with theirs:
-            command = (sys.executable, "-P", "-c", program)
-            zygote = await asyncio.create_subprocess_exec(
-                *command, stdin=theirs.fileno(), stderr=asyncio.subprocess.PIPE
-            )
-        assert await asyncio.to_thread(ours.recv, MESSAGE_BYTES) == padded(b"ready")
-        with its_channel:
-            socket.send_fds(ours, [padded(b"start 1")], [its_channel.fileno(), errors.fileno()])
-        channel.sendall(request + b"\n")
-        with channel.makefile("rb") as lines:
-            *_, last = await asyncio.to_thread(list, lines)
-        ours.sendall(padded(b"end 1"))
-        assert await asyncio.to_thread(ours.recv, MESSAGE_BYTES) == padded(b"ended 1 0")
-    result = from_json(last, ProbeMessage).result
-    assert result is not None
-    assert result.ok, result.reason
-    assert b"each trial starts anew" in (await zygote.communicate())[1]
-    assert zygote.returncode == 0
-
-
 async def test_warmup_requests_come_first(fetch: Fetch) -> None:
     local = fetch(models.gather(8))
     good = Warmup("index", 2, {"i": WarmupInput(Datatype.INT64, (), "file", np.array([3, 7], "<i8").tobytes())})
@@ -442,52 +243,6 @@ async def test_a_probe_that_took_too_long_is_remembered_until_somebody_asks_agai
     assert path.stat().st_mtime_ns > written_ns
     os.utime(path, (time.time() - 3700, time.time() - 3700))
     assert await worker.known(request) is None
-
-
-async def test_a_model_that_hangs_does_not_hold_up_the_others(fetch: Fetch, tmp_path: Path) -> None:
-    prober = Prober(tmp_path / "cache", concurrency=1, patience_s=0.2)
-    endless = asyncio.ensure_future(prober.probe(ProbeRequest(fetch(models.endless()), timeout_s=30)))
-    await until(lambda: bool(children()))
-    result = await prober.probe(ProbeRequest(fetch(models.affine())))
-    assert result.ok, result.reason
-    assert not endless.done()
-    endless.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await endless
-
-
-async def test_workers_share_one_probe(fetch: Fetch, tmp_path: Path) -> None:
-    request = ProbeRequest(fetch(models.affine()))
-    workers = [Prober(tmp_path / "cache") for _ in range(4)]
-    started: set[int] = set()
-
-    async def watch() -> None:
-        while True:
-            started.update(zygotes())
-            await asyncio.sleep(0.005)
-
-    watcher = asyncio.ensure_future(watch())
-    results = await asyncio.gather(*(worker.probe(request) for worker in workers))
-    watcher.cancel()
-    assert len(started) == 1
-    assert results[0].ok
-    assert all(result == results[0] for result in results)
-    # Another parameter is another probe; damaged cache files are none.
-    (cached,) = (tmp_path / "cache").glob("*.json")
-    cached.write_text("{}")
-    assert (await workers[0].probe(request)).ok
-    assert (await workers[0].probe(replace(request, max_batch_size=2))).ok
-    assert len(list((tmp_path / "cache").glob("*.json"))) == 2
-
-
-async def test_passing_failures_are_shared_only_by_who_waited(fetch: Fetch, tmp_path: Path) -> None:
-    request = ProbeRequest(fetch(models.endless()), timeout_s=1.5)
-    workers = [Prober(tmp_path / "cache") for _ in range(3)]
-    begin = monotonic()
-    results = await asyncio.gather(*(worker.probe(request) for worker in workers))
-    assert monotonic() - begin < as_loaded(3)
-    assert {result.reason for result in results} == {"took longer than 1.5 s while being warmed up"}
-    assert (await workers[0].probe(request)).timed_out  # that it took too long is remembered
 
 
 async def test_a_lack_of_memory_is_not_remembered(fetch: Fetch, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Every bad file of reliability table D is refused for its own reason; good ones are described truly."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +14,10 @@ from gateway.serving.model_policy import InvalidModel, Policy
 from gateway.serving.verification import verify
 from gateway.tensor import Datatype, TensorSpec
 from loaders.filesystem import FilesystemLoader
-from loaders.loader import LocalVersion
 from loaders.store import ContentStore
 from tests import models
 from tests.serving.bad_models import BAD, FLOATS, Bad
-
-Fetch = Callable[..., LocalVersion]
-
-
-@pytest.fixture
-def fetch(tmp_path: Path) -> Fetch:
-    loader = FilesystemLoader(tmp_path / "repository", ContentStore(tmp_path / "store"))
-
-    def fetch(content: bytes, files: dict[str, bytes] | None = None) -> LocalVersion:
-        models.write_version(tmp_path / "repository", "m", "1", content, files=files)
-        return loader.fetch("m", "1")
-
-    return fetch
+from tests.serving.catalogs import Fetch
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
