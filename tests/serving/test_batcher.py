@@ -1,140 +1,21 @@
 """Micro-batching with real sessions: who runs together, who leaves before, and whose answer is whose."""
 
 import asyncio
-import signal
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from gateway.errors import Cancelled, Code, DeadlineExceeded, GatewayError, ResourceExhausted, VersionNotReady
-from gateway.serving.batcher import COMPANY_NS, LONELY_RUNS, VERDICT_LOOK_S, Batcher
-from gateway.serving.call import Call
-from gateway.serving.input_digest import input_digest
-from gateway.serving.line_limit import BURST, REFILL_NS, LineLimit
-from gateway.serving.model_config import ModelConfig
-from gateway.serving.refusals import Refusals
-from gateway.serving.run_page import UnfinishedRun, VersionKey
-from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
-from gateway.serving.session import Session, Termination
-from gateway.serving.shared_run_state import SharedRunState
-from gateway.serving.version import Version
+from gateway.errors import Cancelled, Code, DeadlineExceeded, ResourceExhausted
+from gateway.serving.batcher import COMPANY_NS, LONELY_RUNS, Batcher
 from gateway.tensor import Array, Datatype
 from tests import models
 from tests.machine_load import as_loaded
-from tests.serving.stage import given
-
-Floats = npt.NDArray[np.float32]
-
-
-class Observed(Session):
-    """A session that remembers how many rows each run had, and on which thread it ran."""
-
-    def __init__(self, model: bytes) -> None:
-        super().__init__(model, intra_threads=1)
-        self.runs: list[int] = []
-        self.run_threads: list[int] = []
-        self.threads: set[int] = set()
-        self.began = threading.Event()
-        self.costs: Mapping[int, float] = {}
-
-    def run(
-        self, output_names: Sequence[str] | None, feeds: Mapping[str, Array], terminate: Termination | None = None
-    ) -> list[Array]:
-        first = next(iter(feeds.values()))
-        self.runs.append(first.shape[0] if first.shape else 1)
-        self.threads.add(threading.get_ident())
-        self.run_threads.append(threading.get_ident())
-        self.began.set()
-        end = time.thread_time() + self.costs.get(self.runs[-1], 0.0)
-        while time.thread_time() < end:
-            pass
-        return super().run(output_names, feeds, terminate)
-
-
-class Bench:
-    """One version with its queue."""
-
-    def __init__(
-        self, model: bytes, *, run_us: float = 5.0, max_batch_size: int = 64, shared: SharedRunState | None = None,
-        **config: Any,
-    ) -> None:  # fmt: skip
-        self.shared = shared or SharedRunState()
-        self.session = Observed(model)
-        self.version = Version("m", "1")
-        settings = ModelConfig(
-            name="m",
-            max_batch_size=max_batch_size,
-            merges=max_batch_size > 0,
-            inputs=self.session.inputs,
-            outputs=self.session.outputs,
-        )
-        self.version.equip(self.session, replace(settings, **config), digest="d", run_us=run_us)
-        self.threads = ThreadPoolExecutor(2)
-        self.batcher = Batcher(
-            self.version, loop=asyncio.get_running_loop(), threads=self.threads, parallel=1, shared=self.shared
-        )
-        self.outcomes: list[Call] = []
-        self._futures: dict[Call, asyncio.Future[Call]] = {}
-
-    def call(self, *inputs: Array, wanted: tuple[int, ...] | None = None, deadline_ns: int = 0) -> Call:
-        future = asyncio.get_running_loop().create_future()
-        call = Call("m", "", f"r{len(self._futures)}", self, deadline_ns=deadline_ns)
-        self._futures[call] = future
-        call.version = self.version
-        call.inputs = [array if array.dtype == object else array.tobytes() for array in inputs]
-        call.shapes = [array.shape for array in inputs]
-        call.rows = inputs[0].shape[0] if self.version.batches else 1
-        call.wanted = wanted
-        return call
-
-    def put(self, *inputs: Array, wanted: tuple[int, ...] | None = None, deadline_ns: int = 0) -> Call:
-        call = self.call(*inputs, wanted=wanted, deadline_ns=deadline_ns)
-        self.batcher.put(call)
-        return call
-
-    def submitted(self, call: Call) -> None:
-        pass
-
-    def withdrawn(self, call: Call) -> None:
-        pass
-
-    def answered(self, call: Call) -> None:
-        self.outcomes.append(call)
-        self._futures[call].set_result(call)
-
-    async def outputs(self, call: Call) -> Sequence[Array]:
-        await self._futures[call]
-        if call.error is not None:
-            raise call.error
-        return given(call, self.version)
-
-    async def error(self, call: Call) -> GatewayError:
-        await self._futures[call]
-        assert call.error is not None
-        return call.error
-
-
-@pytest.fixture
-async def benches() -> AsyncIterator[list[Bench]]:
-    made: list[Bench] = []
-    yield made
-    for bench in made:
-        bench.threads.shutdown(wait=True)
-        bench.shared.watch.close()
-
-
-def row(*values: float) -> Floats:
-    return np.array([values], np.float32)
+from tests.serving.bench import Bench, row
 
 
 async def test_calls_of_one_turn_run_together_and_each_gets_its_rows(benches: list[Bench]) -> None:
@@ -387,103 +268,6 @@ async def test_requests_without_rows_run_by_themselves(benches: list[Bench]) -> 
     calls = [bench.put(row(1, 1, 1, 1)), bench.put(np.zeros((0, 4), np.float32)), bench.put(row(2, 2, 2, 2))]
     assert [(await bench.outputs(call))[0].shape[0] for call in calls] == [1, 0, 1]
     assert bench.session.runs == [1, 0, 1]
-
-
-async def test_what_a_worker_died_of_does_not_run_again(tmp_path: Path, benches: list[Bench]) -> None:
-    file, quarantine = QuarantineFile(tmp_path), RunQuarantine(600)
-    file.clear()
-    bench = Bench(models.affine(), shared=SharedRunState(refusals=Refusals(tmp_path)))
-    benches.append(bench)
-    bad, good = bench.put(row(6, 6, 6, 6)), bench.put(row(1, 1, 1, 1))
-    await asyncio.gather(bench.outputs(bad), bench.outputs(good))
-    key = VersionKey("m", "1", "d")
-    digests = tuple(input_digest(call, fixed=True) for call in (bad, good))
-    quarantine.worker_died([UnfinishedRun(0, key, 0, 2, digests)], "killed by SIGABRT", time.monotonic())
-    file.write(quarantine.versions)
-    del bench.session.runs[:]
-    for call in [bench.put(row(6, 6, 6, 6)), bench.put(row(1, 1, 1, 1)), bench.put(row(2, 2, 2, 2))]:
-        await bench.outputs(call)
-    assert bench.session.runs == [1, 1, 1]  # suspects run alone
-    quarantine.worker_died([UnfinishedRun(0, key, 0, 1, digests[:1])], "killed by SIGABRT", time.monotonic())
-    file.write(quarantine.versions)
-    assert (await bench.error(bench.put(row(6, 6, 6, 6)))).code is Code.FAILED_PRECONDITION
-    await bench.outputs(bench.put(row(1, 1, 1, 1)))  # the innocent are answered: the first death is explained
-    quarantine.worker_died([UnfinishedRun(0, key, 0, 1, (4711,))], "killed by SIGABRT", time.monotonic())
-    file.write(quarantine.versions)
-    version = await bench.error(bench.put(row(2, 2, 2, 2)))
-    assert isinstance(version, VersionNotReady)  # the second death within a minute that is another one
-    quarantine.release("m")
-    file.write(quarantine.versions)
-    await bench.outputs(bench.put(row(6, 6, 6, 6)))
-
-
-async def test_what_a_sibling_was_running_when_it_died_waits_for_the_verdict(
-    tmp_path: Path, benches: list[Bench]
-) -> None:
-    """The client repeats it at once; the supervisor has not looked yet."""
-    file, quarantine = QuarantineFile(tmp_path), RunQuarantine(600)
-    lives = file.clear(3)
-    bench = Bench(models.affine(), shared=SharedRunState(refusals=Refusals(tmp_path)))
-    benches.append(bench)
-    bad, good = bench.put(row(6, 6, 6, 6)), bench.put(row(1, 1, 1, 1))
-    await asyncio.gather(bench.outputs(bad), bench.outputs(good))
-    key = VersionKey("m", "1", "d")
-    digest = input_digest(bad, fixed=True)
-    for boot, verdict in (("first", False), ("second", True)):
-        await die(tmp_path, boot, digest)
-        assert lives.dead() == [boot]
-        again, other = bench.put(row(6, 6, 6, 6)), bench.put(row(1, 1, 1, 1))
-        await bench.outputs(other)
-        await asyncio.sleep(4 * VERDICT_LOOK_S)
-        assert not again.answered
-        if verdict:
-            quarantine.worker_died([UnfinishedRun(0, key, 0, 1, (digest,))], "killed by SIGABRT", time.monotonic())
-            file.write(quarantine.versions)
-        lives.bury(boot)
-        if verdict:
-            assert (await bench.error(again)).code is Code.FAILED_PRECONDITION
-        else:  # somebody killed it: that blames no request
-            await bench.outputs(again)
-    assert (await bench.error(bench.put(row(6, 6, 6, 6)))).code is Code.FAILED_PRECONDITION
-
-
-DIES = """
-import os, sys
-from pathlib import Path
-from gateway.serving.refusals import Refusals
-from gateway.serving.run_page import LOOP_SLOT, RunPage, VersionKey, page_path
-directory, boot, digest = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-page, lives = RunPage(page_path(directory, boot)), Refusals(directory).lives
-assert lives is not None and lives.claim(boot)
-page.enter(LOOP_SLOT, page.register(VersionKey("m", "1", "d")), [digest])
-os.abort()
-"""
-
-
-async def die(directory: Path, boot: str, digest: int) -> None:
-    """A worker that dies of its own while it runs these inputs."""
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", DIES, str(directory), boot, str(digest))
-    assert await child.wait() == -signal.SIGABRT
-
-
-async def test_lines_of_the_log_are_bounded_and_name_the_request(
-    benches: list[Bench], caplog: pytest.LogCaptureFixture
-) -> None:
-    bench = Bench(models.fragile(8))
-    benches.append(bench)
-    errors = [await bench.error(bench.put(np.array([99], np.int64))) for _ in range(100)]
-    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert len(lines) == BURST
-    assert "failed on request 'r0'" in lines[0]
-    assert str(errors[99]) == "internal error (request r99)"
-
-
-@pytest.mark.parametrize("count", [1, 25, 1000])
-def test_what_was_left_out_of_the_log_is_said_with_the_next_line(count: int) -> None:
-    limit = LineLimit()
-    lines = [limit.take(0) for _ in range(count)]
-    assert lines == [0] * min(count, BURST) + [-1] * max(0, count - BURST)
-    assert limit.take(REFILL_NS) == max(0, count - BURST)
 
 
 def turning(count: int) -> tuple[Array, Array]:

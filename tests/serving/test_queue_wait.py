@@ -15,8 +15,8 @@ from gateway.serving.admission import Admission
 from gateway.serving.call_queue import HEAD_START_NS, CallQueue
 from gateway.serving.queue_wait import QueueWait
 from tests import models
+from tests.serving.bench import Bench, row
 from tests.serving.stage import Stage, floats, staged, until
-from tests.serving.test_batcher import Bench, row
 
 MS = 1_000_000
 SECOND = 1_000_000_000
