@@ -1,96 +1,25 @@
 """Look-ups over gRPC in a real store: what clients get, what is kept, and what happens while it does not answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
-import pytest
 import redis
 
 from gateway.errors import Code
 from gateway.features.feature_queue import MAX_ROWS
 from gateway.features.feature_store import MAX_WAITING, FeatureStore, RowRequest
 from gateway.pb import inference_pb2 as pb
-from gateway.serving.version import VersionState
-from gateway.telemetry.sums import Tree, branch
-from gateway.tensor import BY_NAME, Datatype
+from gateway.telemetry.sums import branch
+from gateway.tensor import Datatype
 from tests import models
 from tests.api.calls import fails, until
-from tests.api.stand import Stand, standing
-from tests.features.views import USERS, write_view
+from tests.api.stand import standing
+from tests.features.look_ups import FEATURES, HOUR, PARAMETERS, PATIENT, TOLD, M, S, U, V, ask, asking, counted, view
+from tests.features.views import write_view
 from tests.routing.fault_proxy import FaultProxy
 from tests.serving.ensembles import Step, config, tensor, write_ensemble
 from tests.valkey import Valkey
-
-FEATURES = (
-    ("score", Datatype.FP32, 1),
-    ("visits", Datatype.INT64, 1),
-    ("embedding", Datatype.FP32, 2),
-    ("status", Datatype.UINT8, 3),
-    ("age", Datatype.FP32, 1),
-)
-PATIENT = {**USERS, "deadline_ms": "1000"}
-PARAMETERS = {**PATIENT, "default.score": "-1", "default.visits": "7", "default.embedding": "[0.5, 0.25]"}
-TOLD = {**PARAMETERS, "timestamp_field": "at", "status_output": "status", "age_output": "age"}
-HOUR = {**TOLD, "max_age_seconds": "3600"}
-V, M, S, U, A = range(5)
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    server = Valkey(tmp_path_factory.mktemp("store"), append_only=False).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def store(valkey: Valkey) -> Iterator["redis.Redis"]:
-    with redis.Redis(unix_socket_path=str(valkey.socket_path)) as client:
-        client.flushall()
-        client.hset("user:1", mapping={"score": "0.25", "visits": "3", "embedding": "[1, 2]", "at": "100"})
-        client.hset("user:2", mapping={"score": "much", "visits": "4"})
-        client.set("user:3", "no hash")
-        yield client
-
-
-@asynccontextmanager
-async def view(
-    tmp_path: Path,
-    url: str,
-    parameters: Mapping[str, str],
-    features: Sequence[tuple[str, Datatype, int]] = FEATURES,
-) -> AsyncIterator[Stand]:
-    """A worker that serves the feature view `users`."""
-    write_view(tmp_path / "models", "users", parameters, features=features)
-    async with standing(
-        tmp_path / "models", tmp_path, probes=tmp_path / "probes", feature_stores={"default": url}
-    ) as stand:
-        yield stand
-
-
-def asking(*users: int, outputs: Sequence[str] = ()) -> pb.ModelInferRequest:
-    request = pb.ModelInferRequest(model_name="users")
-    request.inputs.add(name="user_id", datatype="INT64", shape=[len(users), 1])
-    request.raw_input_contents.append(np.array(users, "<i8").tobytes())
-    for name in outputs:
-        request.outputs.add(name=name)
-    return request
-
-
-async def ask(
-    stand: Stand, *users: int, outputs: Sequence[str] = (), limit_s: float = 10
-) -> dict[str, list[list[float]]]:
-    answer = await stand.stub.ModelInfer(asking(*users, outputs=outputs), timeout=10)
-    return {
-        output.name: np.frombuffer(raw, BY_NAME[output.datatype].dtype).reshape(output.shape).tolist()
-        for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
-    }
-
-
-def counted(stand: Stand) -> Tree:
-    return branch(stand.counters.snapshot(), "sums", "features", "users")
 
 
 async def test_a_request_has_a_row_of_features_for_each_key(
@@ -219,90 +148,6 @@ async def test_calls_of_one_turn_are_one_pipeline(valkey: Valkey, store: "redis.
 
 
 # ---- while the store does not answer ----
-
-
-def reason(stand: Stand) -> str:
-    (status,) = [status for status in stand.catalog.states() if status.model == "users"]
-    assert status.state is VersionState.AVAILABLE
-    return status.reason
-
-
-async def test_a_store_that_is_away_costs_no_time(valkey: Valkey, store: "redis.Redis", tmp_path: Path) -> None:
-    proxy = FaultProxy(valkey.socket_path)
-    async with proxy.running(), view(tmp_path, proxy.url, TOLD) as stand:
-        assert (await ask(stand, 1))["score"] == [[0.25]]
-        assert reason(stand) == ""
-        proxy.put("cut")
-        answer = await ask(stand, 1)
-        assert (answer["score"], answer["status"]) == ([[-1.0]], [[A, A, A]])
-        assert reason(stand).startswith("features: the feature store 'default' is not reachable")
-        assert branch(stand.counters.snapshot(), "gauges", "features", "away") == {"default": 1}
-        began = asyncio.get_running_loop().time()
-        for _ in range(50):
-            assert (await ask(stand, 1))["score"] == [[-1.0]]
-        assert asyncio.get_running_loop().time() - began < 5  # a tenth of what waiting for it would take
-        proxy.put("none")
-        await until(lambda: not reason(stand))
-        assert (await ask(stand, 1))["score"] == [[0.25]]
-
-
-async def answered(stand: Stand) -> None:
-    """The store's own value was answered, within the view's deadline."""
-    async with asyncio.timeout(20):
-        while (await ask(stand, 1))["score"] != [[0.25]]:
-            pass
-
-
-async def test_a_store_that_hangs_is_waited_for_once(valkey: Valkey, store: "redis.Redis", tmp_path: Path) -> None:
-    proxy = FaultProxy(valkey.socket_path)
-    async with proxy.running(), view(tmp_path, proxy.url, {**TOLD, "deadline_ms": "200"}) as stand:
-        await answered(stand)
-        proxy.put("stall")
-        assert (await ask(stand, 1))["status"] == [[A, A, A]]
-        began = asyncio.get_running_loop().time()
-        for _ in range(50):
-            assert (await ask(stand, 1))["status"] == [[A, A, A]]
-        assert asyncio.get_running_loop().time() - began < 5  # half of what fifty deadlines would take
-        proxy.put("none")
-        await answered(stand)
-        assert [queue["calls"] for queue in stand.engine.queues()] == [0]
-
-
-async def test_without_defaults_a_store_that_is_away_is_said_at_once(valkey: Valkey, tmp_path: Path) -> None:
-    async with view(
-        tmp_path, f"unix://{tmp_path / 'nothing.sock'}", {**PARAMETERS, "unavailable": "error"}, FEATURES[:3]
-    ) as stand:
-        code, text = await fails(stand, asking(1))
-        assert code is Code.UNAVAILABLE
-        assert (
-            "feature 'score' is unavailable: the feature store 'default' is not reachable: no socket at its path"
-            in text
-        )
-        await until(lambda: "no socket" in reason(stand))
-
-
-async def test_a_call_s_own_deadline_ends_its_look_up(valkey: Valkey, store: "redis.Redis", tmp_path: Path) -> None:
-    proxy = FaultProxy(valkey.socket_path)
-    async with proxy.running(), view(tmp_path, proxy.url, TOLD) as stand:
-        await ask(stand, 1)
-        proxy.put("stall")
-        code, _ = await fails(stand, asking(1), 0.05)
-        assert code is Code.DEADLINE_EXCEEDED
-        await until(lambda: stand.engine.in_flight == 0)
-        call = stand.stub.ModelInfer(asking(1))
-        await until(lambda: stand.engine.in_flight == 1)
-        call.cancel()
-        await until(lambda: stand.engine.in_flight == 0)
-
-
-async def test_a_view_without_its_store_does_not_load(tmp_path: Path) -> None:
-    async with view(tmp_path, "redis://127.0.0.1:1", {**PARAMETERS, "store": "shop"}, FEATURES[:3]) as stand:
-        (status,) = [status for status in stand.catalog.states() if status.model == "users"]
-        assert status.state is VersionState.FAILED
-        assert (
-            "without a feature store 'shop' (it has 'default'); name its address with --feature-store shop="
-            in status.reason
-        )
 
 
 async def test_the_rows_of_a_request_are_bounded(valkey: Valkey, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A feature store that answers, but not what is asked: in its own words, and asked ever less often."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -9,13 +9,6 @@ import pytest
 from gateway.features.feature_store import FeatureStore, RowRequest
 from tests.routing.test_store_security import CA, CLIENT, terminator
 from tests.valkey import Valkey
-
-
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    server = Valkey(tmp_path_factory.mktemp("store"), append_only=False).start()
-    yield server
-    server.stop()
 
 
 @asynccontextmanager

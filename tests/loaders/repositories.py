@@ -226,3 +226,8 @@ COMPOSED: Mapping[str, Callable[[Path], WrittenRepository]] = {
 }
 # Schemes whose repositories are those of another one: with TLS, or one model of them.
 LIKE: Mapping[str, str] = {"mlflow+https": "mlflow+http", "models": "mlflow+http", "oci": "oci+http"}
+CANARY = b"canary: outside the repository"
+
+
+def copies(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "data" / "store").iterdir() if len(path.name) == 64)

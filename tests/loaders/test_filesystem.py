@@ -1,12 +1,9 @@
 """From a version directory to a verified copy; table D rows 70, 71, 80 and faults F18, F19."""
 
-import fcntl
 import os
 import shutil
 import socket
 import subprocess
-import threading
-import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -14,45 +11,12 @@ from pathlib import Path
 import pytest
 
 from loaders.boundary import Boundary, Location
-from loaders.errors import (
-    DigestMismatch,
-    LoaderError,
-    SourceChanged,
-    SourceNotFound,
-    SourceTooLarge,
-    StoreUnwritable,
-    UnsafeSource,
-)
+from loaders.errors import DigestMismatch, SourceChanged, SourceNotFound, SourceTooLarge, UnsafeSource
 from loaders.filesystem import FilesystemLoader
 from loaders.loader import FileEntry, LocalVersion
 from loaders.store import ContentStore
 from loaders.tree import TreeLimits, opened_file, walk
-
-CANARY = b"canary: outside the repository"
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    version = tmp_path / "repository" / "m" / "1"
-    version.mkdir(parents=True)
-    (version / "model.onnx").write_bytes(b"model bytes")
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "secret").write_bytes(CANARY)
-    return tmp_path / "repository"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ContentStore:
-    return ContentStore(tmp_path / "data" / "store")
-
-
-@pytest.fixture
-def loader(repository: Path, store: ContentStore) -> FilesystemLoader:
-    return FilesystemLoader(repository, store)
-
-
-def copies(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "data" / "store").iterdir() if len(path.name) == 64)
+from tests.loaders.repositories import CANARY, copies
 
 
 def holds_canary(tmp_path: Path) -> bool:
@@ -294,102 +258,6 @@ def test_file_swapped_between_walk_and_open_is_noticed(repository: Path, tmp_pat
     (file,) = walk(boundary, version, limits)
     with pytest.raises(SourceChanged), opened_file(boundary, version, file, limits):
         model.write_bytes(b"longer than before")
-
-
-def test_many_at_once_make_one_copy(repository: Path, tmp_path: Path) -> None:
-    (repository / "m/1/weights.bin").write_bytes(os.urandom(1 << 20))
-    barrier = threading.Barrier(6)
-    results: list[str] = []
-
-    def fetch() -> None:
-        loader = FilesystemLoader(repository, ContentStore(tmp_path / "data/store"))
-        barrier.wait()
-        results.append(loader.fetch("m", "1").digest)
-
-    threads = [threading.Thread(target=fetch) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == copies(tmp_path) * 6
-    assert not list((tmp_path / "data/store/staging").iterdir())
-
-
-def test_collect_keeps_what_is_used_or_young(loader: FilesystemLoader, repository: Path, store: ContentStore) -> None:
-    shutil.copytree(repository / "m/1", repository / "m/2")
-    (repository / "m/2/model.onnx").write_bytes(b"second")
-    first, second = loader.fetch("m", "1"), loader.fetch("m", "2")
-    now_s = time.time()
-    for copy in (first, second):
-        os.utime(copy.path, (now_s - 7200, now_s - 7200))
-    assert store.collect(now_s=now_s, unused_s=9000).removed == ()
-    store.keep([first.digest, "f" * 64])  # one that is not there is no fault
-    assert store.collect(now_s=now_s, unused_s=3600).removed == (second.digest,)
-    assert store.get(second.digest) is None
-    assert store.get(first.digest) == first
-    assert loader.fetch("m", "2") == second  # copied again
-
-
-@pytest.mark.parametrize(
-    ("limit", "left", "excess"), [(5000, [1, 2, 3, 4], 0), (4000, [1, 3, 4], 0), (2200, [1, 3], 0), (0, [1], 1077)]
-)
-def test_beyond_the_limit_the_least_recently_used_goes_unless_it_is_marked(
-    limit: int, left: list[int], excess: int, repository: Path, tmp_path: Path
-) -> None:
-    store = ContentStore(tmp_path / "data" / "store", max_bytes=limit)
-    loader = FilesystemLoader(repository, store)
-    now_s = time.time()
-    fetched = {}
-    for version, age_s in ((1, 900), (2, 800), (3, 600), (4, 700)):
-        (repository / f"m/{version}").mkdir(exist_ok=True)
-        (repository / f"m/{version}/model.onnx").write_bytes(bytes([version]) * 1000)
-        fetched[version] = loader.fetch("m", str(version))
-        os.utime(fetched[version].path, (now_s - age_s, now_s - age_s))
-    store.keep([fetched[1].digest])
-    collected = store.collect(now_s=now_s, unused_s=86_400, marked_s=300)
-    assert [version for version, copy in fetched.items() if copy.path.is_dir()] == left
-    assert collected.excess_bytes == excess
-    assert set(collected.removed) == {copy.digest for version, copy in fetched.items() if version not in left}
-
-
-def test_a_copy_that_was_handed_out_is_there_whoever_collects_meanwhile(repository: Path, tmp_path: Path) -> None:
-    """Two stores over one directory, as two processes have them: what `get` hands out stays."""
-    used, collecting = (ContentStore(tmp_path / "data" / "store", max_bytes=0) for _ in range(2))
-    loader = FilesystemLoader(repository, used)
-    for _ in range(60):
-        copy = loader.fetch("m", "1")
-        os.utime(copy.path, (0, 0))
-        now_s = time.time()
-        collector = threading.Thread(target=lambda: collecting.collect(now_s=now_s, unused_s=now_s, marked_s=300))  # noqa: B023
-        collector.start()
-        handed_out = used.get(copy.digest)
-        collector.join()
-        assert (handed_out is None) or copy.model_file().read_bytes() == b"model bytes"
-
-
-def test_what_is_read_by_another_process_is_not_collected(
-    loader: FilesystemLoader, repository: Path, store: ContentStore, tmp_path: Path
-) -> None:
-    copy = loader.fetch("m", "1")
-    now_s = time.time()
-    os.utime(copy.path, (0, 0))
-    reader = os.open(tmp_path / "data/store/locks/collecting", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(reader, fcntl.LOCK_SH)  # as `get` does in another process
-        assert store.collect(now_s=now_s, unused_s=3600).removed == ()
-        assert store.get(copy.digest) == copy
-    finally:
-        os.close(reader)
-    os.utime(copy.path, (0, 0))
-    assert store.collect(now_s=now_s, unused_s=3600).removed == (copy.digest,)
-
-
-def test_a_store_that_cannot_be_written_says_so(repository: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreUnwritable) as caught:
-        ContentStore(tmp_path / "file" / "store")
-    assert caught.value.retryable
-    assert isinstance(caught.value, LoaderError)
 
 
 @pytest.mark.parametrize(

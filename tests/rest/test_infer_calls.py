@@ -24,7 +24,7 @@ from tests.api.conftest import ECHOED
 from tests.api.routes import ab
 from tests.api.stand import Stand
 from tests.api.test_refusals import REFUSED
-from tests.promises.test_bad_inputs_transport import INTERNALS
+from tests.promises.internals import INTERNALS
 from tests.rest.asking import SIZE, as_rest, ask, data_of, path_of, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

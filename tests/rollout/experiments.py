@@ -137,3 +137,6 @@ def write_requests(data_dir: Path, parts: Sequence[Requests], *, sampling: Sampl
     if labelled:
         names, labels, at = zip(*labelled, strict=True)
         write_labels(data_dir, names, labels, at, model=MODEL)
+
+
+EVEN = {"a": 50, "b": 50}

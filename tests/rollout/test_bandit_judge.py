@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -28,18 +28,11 @@ from gateway.telemetry.event_types import EventType
 from tests.drift.lakes import START_US
 from tests.machine_load import as_loaded
 from tests.rollout.experiments import HOUR_US, MODEL, Requests, split_document, write_requests
-from tests.rollout.test_controller import DEADLINE_S, Rolling, opened
+from tests.rollout.rolling import DEADLINE_S, Rolling
 from tests.rollout.test_off_policy import asked
 from tests.routing.live import BY
-from tests.valkey import Valkey
 
 PLAN = {"interval": "1s", "minEvents": 20, "posterior": "beta", "floor": "10%"}
-
-
-@pytest.fixture
-async def rolling(valkey: Valkey) -> AsyncIterator[Rolling]:
-    async with opened(valkey) as made:
-        yield made
 
 
 def document(version: str = "2", **bandit: object) -> RouteDocument:

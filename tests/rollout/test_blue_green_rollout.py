@@ -18,7 +18,7 @@ from gateway.routing.store.amendment import Amendment, abort, flip, promote, ret
 from gateway.routing.store.audit_trail import chain
 from gateway.routing.store.editor import Editor
 from gateway.serving.arm_tally import JudgedRoutes
-from tests.rollout.test_controller import BAD, GOOD, MODEL, Rolling, opened, stopped
+from tests.rollout.rolling import BAD, GOOD, MODEL, Rolling, opened, stopped
 from tests.routing.documents import Plain
 from tests.routing.live import BY, workers
 from tests.valkey import Valkey

@@ -1,13 +1,11 @@
 """A canary whose first step replays logged requests: what its verdict does, and where it is recorded."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from time import time
 
 import msgspec
 import numpy as np
-import pytest
 
 from gateway.rollout.controller import RolloutController
 from gateway.rollout.evidence import no_evidence
@@ -25,10 +23,9 @@ from gateway.telemetry.event_types import EventType
 from tests.drift.lakes import write_rows
 from tests.models import classifier
 from tests.replay.replayed import softmax, write_model
-from tests.rollout.test_controller import MODEL, Hand, Rolling, document, opened
+from tests.rollout.rolling import MODEL, Hand, Rolling, document
 from tests.routing.documents import Plain
 from tests.routing.live import BY
-from tests.valkey import Valkey
 
 STEPS: list[Plain] = [{"offline": {"failAbove": "5%", "rows": 200}}, {"weight": "10%", "hold": "1h"}]
 PASSED = OfflineVerdict("pass", "1 of 100 rows would change", 100, 1, 0.01, 0.002, 0.04, 0.05)
@@ -57,12 +54,6 @@ def test_the_step_ends_with_its_verdict_and_by_nothing_else() -> None:
     asked: list[Plain] = [{**STEPS[0], "approval": ["ann"]}, STEPS[1]]
     assert "approval" in decided(PASSED, asked).reason
     assert isinstance(decided(PASSED, asked, "ann"), Advance)
-
-
-@pytest.fixture
-async def rolling(valkey: Valkey) -> AsyncIterator[Rolling]:
-    async with opened(valkey) as made:
-        yield made
 
 
 def judge_of(rolling: Rolling, directory: Path) -> tuple[RolloutController, OfflineReplays]:

@@ -3,13 +3,12 @@
 import asyncio
 import base64
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.cli.app import app
@@ -22,16 +21,9 @@ from gateway.rollout.rollout_record import begun
 from gateway.routing.document.strategy import Canary
 from gateway.routing.store.audit_chain import AuditEntry, ChainLink
 from gateway.routing.store.audit_trail import chain
-from tests.rollout.test_controller import AT_ONCE, BAD, GOOD, Rolling, document, opened, stopped
+from tests.rollout.rolling import AT_ONCE, BAD, GOOD, Rolling, document, stopped
 from tests.routing.live import BY
 from tests.routing.test_document_fields import EVERY_GUARDRAIL
-from tests.valkey import Valkey
-
-
-@pytest.fixture
-async def rolling(valkey: Valkey) -> AsyncIterator[Rolling]:
-    async with opened(valkey) as made:
-        yield made
 
 
 async def verdicts(rolling: Rolling) -> list[tuple[AuditEntry, RecordedVerdict]]:

@@ -53,7 +53,7 @@ async def test_a_prepared_version_is_loaded_without_its_own_files_being_read(tmp
         models.write_version(live.root, "m", "1", multiplied())
         await live.catalog.poll()
         digest = live.catalog.version("m", "1").digest
-    copy = tmp_path / "data" / "prepared_store" / digest / "model.onnx"
+    copy = tmp_path / "data" / "store" / digest / "model.onnx"
     copy.chmod(0o600)
     copy.write_bytes(b"damaged meanwhile")
     async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
