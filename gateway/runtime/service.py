@@ -139,6 +139,7 @@ class Service:
 
     async def finish(self, limit_s: float) -> None:
         """Stops it as `stop` does. Where its process was dead, or dies of it, one more does the work that is left.
+        One that somebody has halted (SIGSTOP, a debugger) would only wait until there is no time left: it is killed.
 
         Order: one that starts is not told to stop before it is ready: it would die of that, and its start, which takes
                seconds on a busy machine, be for nothing. With the limit over, what is left waits for the next start.
@@ -148,6 +149,9 @@ class Service:
         stopped = [child for child in self._children if not child.exited.is_set()]
         self._stop.set()
         self._enter(ServiceState.STOPPING)
+        for child in stopped:
+            if child.is_stopped():
+                child.kill("had been halted by somebody")
         async with asyncio.TaskGroup() as group:
             for child in stopped:
                 group.create_task(self._stop_once_ready(child, end))

@@ -137,7 +137,7 @@ def test_a_stop_leaves_no_process_and_no_port(tmp_path: Path) -> None:
         assert list((tmp_path / "data" / "run").iterdir()) == [tmp_path / "data" / "run" / "state.json"]
 
 
-@pytest.mark.parametrize("death", ["before", "as it stops"])
+@pytest.mark.parametrize("death", ["before", "as it stops", "none: it is halted"])
 def test_a_compactor_that_died_is_followed_by_one_that_does_the_last_work(tmp_path: Path, death: str) -> None:
     data_dir = tmp_path / "data"
     with Supervised(data_dir, workers=1) as gateway:
@@ -145,8 +145,10 @@ def test_a_compactor_that_died_is_followed_by_one_that_does_the_last_work(tmp_pa
         first = gateway.pid("compactor")
         if death == "before":
             os.kill(first, signal.SIGKILL)
-        else:
+        elif death == "as it stops":
             (data_dir / "compactor.mortal").touch()
+        else:
+            os.kill(first, signal.SIGSTOP)
         assert gateway.stop() == 0
         [(last, pace)] = [line.split() for line in (data_dir / "compacted").read_text().splitlines()]
         # The supervisor may have replaced one that died before the stop already.
