@@ -14,6 +14,7 @@ from gateway.access.principal import NOBODY, Principal, or_words
 from gateway.errors import GatewayError, PermissionDenied, Unauthenticated
 
 _KEPT: Final = 4096
+_SCHEME: Final = len(b"Bearer ")
 
 
 class Pass:
@@ -123,6 +124,8 @@ class Gatekeeper:
         known = self._passes.pop(authorization, None)
         if known is None or known.until_s <= now_s:
             known = Pass(self._directory.of_authorization(authorization, now_s))
+        if authorization[_SCHEME:].strip() != authorization[_SCHEME:]:
+            return known  # with blanks around it one token has any number of forms, which would take the others' place
         if len(self._passes) >= _KEPT:
             del self._passes[next(iter(self._passes))]
         self._passes[authorization] = known

@@ -171,6 +171,14 @@ def test_what_is_remembered_is_bounded_and_never_what_was_refused(gate: Gatekeep
     assert not gate._passes
 
 
+def test_one_token_takes_no_more_places_than_its_scheme_has_forms(gate: Gatekeeper) -> None:
+    token = token_of("infer")
+    for blanks in range(1, 50):
+        for authorization in (f"Bearer {' ' * blanks}{token}", f"bearer {token}{' ' * blanks}", f"BEARER {token}"):
+            assert gate.authorize(INFER, authorization.encode(), ()).name == "infer"
+    assert list(gate._passes) == [f"BEARER {token}".encode()]
+
+
 def test_a_key_that_is_not_known_is_asked_for(issuer: Issuer) -> None:
     wanted = []
     directory = Directory(roles=parse_roles(ROLES), expected=EXPECTED)

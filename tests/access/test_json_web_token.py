@@ -107,6 +107,17 @@ def test_every_flip_of_a_bit_is_noticed(issuer: Issuer, keys: SigningKeys) -> No
             refused(token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :], keys)
 
 
+def test_a_token_has_one_form(issuer: Issuer, keys: SigningKeys) -> None:
+    token = issuer.sign("rsa")
+    for other in (f"{token}==", f"{token}\n", f"{token[:-9]}*{token[-9:]}", token.replace(".", ".\t", 1)):
+        assert "base64url" in refused(other, keys)
+
+
+def test_what_a_token_says_must_be_understood_is_refused(issuer: Issuer, keys: SigningKeys) -> None:
+    for critical in (["exp"], ["tenant"], [], "exp", None):
+        refused(issuer.sign("ec", headers={"crit": critical, "exp": NOW_S + 600}), keys)
+
+
 @pytest.mark.parametrize("token", ["", "a", "a.b", "a.b.c", "..", "a.b.c.d", "é", "x" * 8000, "e30.e30.e30"])
 def test_text_that_is_no_token(keys: SigningKeys, token: str) -> None:
     with pytest.raises(Unauthenticated):
