@@ -142,6 +142,10 @@ class StoreUnavailable(Unavailable):
     """The routing store did not answer; the change was not made, or the text says that it may have been made."""
 
 
+class StoreForbidden(StoreUnavailable):
+    """The routing store answers, but gives its user no right to this; another host's user may have it."""
+
+
 class StoreDamaged(StoreUnavailable):
     """The routing store answers, but holds what the gateway never wrote; `gateway heal` is the way out."""
 

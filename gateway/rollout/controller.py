@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from gateway.errors import GatewayError, StoreDamaged, StoreUnavailable
+from gateway.errors import GatewayError, StoreDamaged, StoreForbidden, StoreUnavailable
 from gateway.rollout.arm_counts import NOTHING, ArmCounts
 from gateway.rollout.bandit_judge import BanditJudge
 from gateway.rollout.bandit_record import BanditRecord, bandit_in
@@ -122,7 +122,11 @@ class RolloutController:
 
     async def step(self) -> None:
         """Judges once, if this process is the one that does. Raises: StoreUnavailable."""
-        self.leads = await self._store.lead(self._holder)
+        try:
+            self.leads = await self._store.lead(self._holder)
+        except StoreForbidden as error:
+            self.leads = False
+            await self._left_to_others(error)
         if not self.leads:
             return
         routes, records = await self._store.routes(), await self._store.records()
@@ -134,6 +138,18 @@ class RolloutController:
         tests = {model for model, route in routes.items() if bandit_in(route.document)}
         await self._each(sorted(bandits.keys() | tests), partial(self._follow_bandit, routes, bandits, now_ms))
         await self._splits.look(routes, now_ms)
+
+    async def _left_to_others(self, error: StoreForbidden) -> None:
+        """Says so where no host judges and something should move: a lease is what a host whose user may judge has."""
+        if await self._store.is_led():
+            self._standing.pop("", None)
+            return
+        records = await self._store.records()
+        for model, route in (await self._store.routes()).items():
+            record = records.get(model)
+            is_waiting = canary_of(route.document) is not None and (record is None or record.is_running)
+            if is_waiting or bandit_in(route.document) is not None:
+                self._stands("", error)
 
     async def _each(self, models: Iterable[str], judge: Callable[[str], Awaitable[None]]) -> None:
         """Judges each, whatever becomes of the others. Raises: StoreUnavailable."""

@@ -62,10 +62,15 @@ class RolloutStore:
         self._reader = reader
         self.bandits = BanditStore(store)
 
+    async def is_led(self) -> bool:
+        """Returns whether anybody judges now."""
+        return await self._store.link.call("GET", self._store.keys.judge) is not None
+
     async def lead(self, holder: str) -> bool:
         """Returns whether `holder` is the one that judges for the next seconds.
 
         Two that believe it do no harm: every change compares what it saw.
+        Raises: StoreForbidden where the store lets this host's user judge nothing.
         """
         key, link = self._store.keys.judge, self._store.link
         if await link.call("SET", key, holder, "NX", "PX", LEASE_MS) is not None:

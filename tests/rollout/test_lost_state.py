@@ -5,12 +5,39 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StoreUnavailable
+from gateway.rollout.controller import RolloutController
+from gateway.rollout.rollout_store import RolloutStore
 from gateway.rollout.steering import paused
-from tests.rollout.rolling import AT_ONCE, BAD, DEADLINE_S, GOOD, MODEL, Rolling, document, opened, stopped
-from tests.routing.live import BY, control_of, until, workers
+from gateway.routing.store.route_reader import RouteReader
+from gateway.routing.store.store_rights import users
+from gateway.routing.store.store_script import library
+from tests.rollout.rolling import AT_ONCE, BAD, DEADLINE_S, GOOD, MODEL, Hand, Rolling, document, opened, stopped
+from tests.routing.live import BY, admin_of, control_of, store_of, until, workers
 from tests.valkey import Valkey
 
 DEEP = "[" * 5000 + "]" * 5000 + "}"
+
+
+async def test_where_no_host_may_judge_this_is_said_once(valkey: Valkey, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(valkey) as rolling, admin_of(valkey.url) as admin:
+        await admin.call(*users("default")[0].command().split())
+        await admin.call("FUNCTION", "LOAD", "REPLACE", library())
+        async with store_of(f"{valkey.url}?username=gateway-worker&password=worker-password") as store:
+            hand = Hand(rolling.control)
+            worker = RolloutController(RolloutStore(store, RouteReader(store)), hand, "another")
+            await worker.step()
+            assert not caplog.records, "nothing should move"
+            await rolling.control.apply(document(), change=BY)
+            for _ in range(3):
+                await worker.step()
+            assert [record.levelname for record in caplog.records] == ["WARNING"]
+            for part in ("all rollouts stand still", "refused permission", "--redis-url names gateway-control"):
+                assert part in caplog.text
+            await rolling.judge.step()
+            await worker.step()
+            assert rolling.judge.leads
+            assert not worker.leads
+            assert len(caplog.records) == 1, "somebody judges"
 
 
 async def test_while_the_store_is_away_nothing_moves_and_then_it_goes_on(valkey: Valkey) -> None:

@@ -16,7 +16,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from gateway.errors import StoreDamaged, StoreUnavailable
+from gateway.errors import StoreDamaged, StoreForbidden, StoreUnavailable
 from gateway.routing.store.change import Replicas
 from gateway.routing.store.store_address import Node, StoreAddress, parse_address
 from gateway.routing.store.store_failure import reason
@@ -33,6 +33,8 @@ _UNNAMED: dict[str, Any] = (
     if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters
     else {"lib_name": None, "lib_version": None}
 )
+_ROUTING = "the routing store"
+_WHO_MAY = {_ROUTING: ": a host whose --redis-url names gateway-control may (docs/redis.md, Users and rights)"}
 MOVES = 4  # of the keys to another node of a cluster, before one command is answered
 
 
@@ -64,7 +66,7 @@ class Link:
         slowest_s: float = 0.0,
         connections: int = 16,
         twice: bool = False,
-        store: str = "the routing store",
+        store: str = _ROUTING,
     ) -> None:
         self._address = parse_address(url)
         self._name = name
@@ -192,9 +194,11 @@ class Link:
             if isinstance(error, TimeoutError):
                 self._timeout_s = min(self._slowest_s, limit_s * 2)
             why = reason(error, limit_s)
-            kind = StoreDamaged if why.startswith("is damaged") else StoreUnavailable
             over = ", over TLS" if self._address.tls else ""
-            raise kind(f"{self._store} {why} ({what}{over})") from error
+            text = f"{self._store} {why} ({what}{over})"
+            if isinstance(error, failures.NoPermissionError):
+                raise StoreForbidden(f"{text}{_WHO_MAY.get(self._store, '')}") from error
+            raise (StoreDamaged if why.startswith("is damaged") else StoreUnavailable)(text) from error
 
     async def _locate(self) -> None:
         """The connections lead to the server that is to be asked now.
