@@ -261,7 +261,10 @@ def _ragged(reader: _Reader, spec: TensorSpec, modes: npt.NDArray[np.uint8]) -> 
 
 def _dims(reader: _Reader, count: int) -> tuple[tuple[int, ...], ...]:
     ranks = reader.array("u1", count).tolist()
-    sizes: Iterator[int] = iter(reader.array("<i8", reader.number("<I")).tolist())
+    known = reader.array("<i8", reader.number("<I")).tolist()
+    if len(known) != sum(ranks):
+        raise ValueError(f"shapes of {sum(ranks)} dimensions have {len(known)}")
+    sizes: Iterator[int] = iter(known)
     return tuple(tuple(next(sizes) for _ in range(rank)) for rank in ranks)
 
 
