@@ -40,6 +40,10 @@ NOT_LINUX: Final = (
     PlatformLimit("deaths for want of memory", "told as those by SIGKILL; no model is suspected of them"),
     PlatformLimit("`gateway_process_*` of CPU, memory, threads and files", "absent"),
     PlatformLimit("quotas of CPU and memory of a control group", "all CPUs of the host count, its memory is not known"),
+    PlatformLimit(
+        "buffers of a load that are used again (glibc's malloc)",
+        "each is mapped and unmapped anew: loads of prepared models take twice as long",
+    ),
     PlatformLimit("preparations at idle priority", "at a low one, and at the disk like everybody"),
     PlatformLimit(
         "new handshakes turned away before a stop",

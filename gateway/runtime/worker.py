@@ -68,6 +68,7 @@ from gateway.runtime.worker_run_state import make_run_state
 from gateway.runtime.worker_servers import WorkerServers
 from gateway.serving.admission import Admission
 from gateway.serving.engine import Engine
+from gateway.serving.heap import settle_heap
 from gateway.serving.model_kind import ModelKind
 from gateway.serving.run_environment import note_present_environment
 from gateway.serving.tracer import Tracer
@@ -372,6 +373,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
+    settle_heap()
     settings = read_settings()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(settings))

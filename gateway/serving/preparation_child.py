@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.errors import FailedPrecondition, GatewayError
+from gateway.serving.heap import reused_buffers, settle_heap
 from gateway.serving.preparation_request import PreparationRequest
 from gateway.serving.prepared_store import MODEL_FILENAME, Refusal, seal
 from gateway.serving.probe_child import end_with_parent, public_reason, set_limits
@@ -39,6 +40,7 @@ def main() -> None:
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         end_with_parent()
+        settle_heap()
         request = from_json(sys.stdin.buffer.readline(), PreparationRequest)
         step_back(idle=request.idle)
         probe = request.probe
@@ -86,7 +88,8 @@ def prepare(request: PreparationRequest) -> None:
     """
     _check_content(request.probe.local)
     target = request.directory / MODEL_FILENAME
-    session = session_of(request.probe, request.facts, saves_to=target)
+    with reused_buffers():  # every fault keeps the kernel from whoever is to go first
+        session = session_of(request.probe, request.facts, saves_to=target)
     weights = request.directory / WEIGHTS_FILENAME
     if not weights.exists() or weights.stat().st_size * _SHARE < request.facts.weight_bytes:
         raise Unprepared("its weights are no initializers, which alone can be shared")
@@ -96,7 +99,8 @@ def prepare(request: PreparationRequest) -> None:
     feeds = feeds if request.batches else feeds[:1]
     expected, described = _answers(session, feeds), _description(session)
     del session
-    prepared = session_of(request.probe, request.facts, prepared=target)
+    with reused_buffers():
+        prepared = session_of(request.probe, request.facts, prepared=target)
     if _description(prepared) != described:
         raise Unprepared("its prepared form has other inputs, outputs or metadata")
     if _answers(prepared, feeds) != expected:

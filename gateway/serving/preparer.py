@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,13 @@ from typing import Final, TypeVar
 from msgspec import structs
 
 from gateway.errors import FailedPrecondition, GatewayError
+from gateway.serving.heap import give_back_memory, reused_buffers
 from gateway.serving.host_lock import awaited_lock
 from gateway.serving.preparation_request import PreparationRequest, objection
 from gateway.serving.prepared_store import PreparedStore, Refusal, preparation_key
 from gateway.serving.probe_request import ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.run_environment import RunEnvironment, present_environment
-from gateway.serving.session import Session, give_back_memory, runs_on_cpu
+from gateway.serving.session import Session, runs_on_cpu
 from gateway.serving.version_session import session_of
 from loaders.loader import LocalVersion
 
@@ -35,6 +36,8 @@ T = TypeVar("T")
 _LINE_LIMIT: Final = 1 << 20
 _FORMS: Final = 3  # of the weights at most in the prepared file: as they were, and as one or two kernels read them
 _SPARE_BYTES: Final = 64 << 20
+# A load that uses buffers again may hold several of them for a moment, at most as much as it maps.
+_MOST_REUSED_BYTES: Final = 1 << 30
 _KEPT_FREE_BYTES: Final = 1 << 30  # of the disk, for the log
 
 
@@ -97,7 +100,8 @@ class Preparer:
                 if entry is None:
                     return None
                 try:
-                    session = session_of(request, result.facts, prepared=entry.model)
+                    with reused_buffers() if entry.size <= _MOST_REUSED_BYTES else nullcontext():
+                        session = session_of(request, result.facts, prepared=entry.model)
                 except FailedPrecondition as error:
                     refused = str(error)
                 else:

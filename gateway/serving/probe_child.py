@@ -18,6 +18,7 @@ from typing import IO
 
 from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.empty_inputs import try_empty_inputs
+from gateway.serving.heap import limit_arenas
 from gateway.serving.probe_request import ProbeMessage, ProbeRequest, ProbeResult, from_json, to_json
 from gateway.serving.process_ban import ban_processes
 from gateway.serving.runtime_message import without_places
@@ -36,7 +37,6 @@ _MIB = 1 << 20
 NICENESS = 5  # traffic comes first
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
-_M_ARENA_MAX = -8
 
 
 def main() -> None:
@@ -134,11 +134,11 @@ def _say(answers: IO[bytes], message: ProbeMessage) -> None:
 
 
 def end_with_parent() -> None:
-    """Has the kernel end this process with its parent, and limits malloc arenas, as each reserves 64 MiB."""
+    """Has the kernel end this process with its parent, and limits malloc's arenas."""
+    limit_arenas(2)
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.mallopt(_M_ARENA_MAX, 2)
 
 
 def forbid_tracing() -> None:

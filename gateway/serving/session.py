@@ -3,7 +3,6 @@
 import ctypes
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -287,12 +286,6 @@ class Session:
                 parts = value.taken_apart(answer)
                 offered.update(zip((spec.name for spec in value.specs), parts, strict=True))
         return [offered[name] for name in names]
-
-
-def give_back_memory() -> None:
-    """Returns to the system what loads have freed: where kernels pack weights, as much as the largest of them."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reshaped(array: Array, tail: tuple[int, ...], *, batches: bool) -> Array:
