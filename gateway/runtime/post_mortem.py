@@ -1,14 +1,15 @@
 """What a worker died of: read from the page that it left, and told to the workers that live.
 
 Only deaths that a run can have caused blame one: a signal that a fault of the process raises, a hang of its loop, and
-the kernel's want of memory. A worker that somebody killed, or stopped, blames nobody.
+the kernel's want of memory. A worker that somebody killed, or stopped, blames nobody; nor does SIGBUS, which no data
+raises: it says that a mapped file is shorter than it was, or that the disk cannot read it.
 """
 
 import logging
 import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -22,7 +23,7 @@ from gateway.serving.worker_lives import WorkerLives
 
 _FAULTS: Final = frozenset(
     {
-        *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL),
+        *(signal.SIGABRT, signal.SIGFPE, signal.SIGILL),
         *(signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP),
     }
 )
@@ -38,14 +39,28 @@ def fault_path(run_dir: Path, boot: str) -> Path:
     return run_dir / "running" / (boot + _FAULT_SUFFIX)
 
 
+def _nothing() -> None:
+    """Does what is done where nobody wants to know."""
+
+
 class PostMortem:
     """Examines every worker that has ended, and keeps the document that workers follow."""
 
-    def __init__(self, run_dir: Path, *, hold_s: float, changed: Callable[[], None], lives: int = 0) -> None:
-        """Starts from nothing: what an earlier run of the gateway refused is tried once more. At most so many workers
-        live at once that their deaths are seen by their siblings."""
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        hold_s: float,
+        changed: Callable[[], None],
+        files_changed: Callable[[], None] = _nothing,
+        lives: int = 0,
+    ) -> None:
+        """Starts from nothing: what an earlier run of the gateway refused is tried once more. At most `lives` workers
+        live at once whose deaths their siblings see. `files_changed` is called when a worker has died of a file that
+        it had mapped, for its siblings have mapped it, too."""
         self._run_dir = run_dir
         self._changed = changed
+        self._files_changed = files_changed
         self._quarantine = RunQuarantine(hold_s)
         self._file = QuarantineFile(run_dir)
         self._memory_kills = MemoryKills(count_kills())
@@ -78,7 +93,7 @@ class PostMortem:
         for path in (page, fault):
             with suppress(OSError):
                 path.unlink()
-        return "; ".join(lines) or ("" if is_proven else cause)
+        return "; ".join(lines) or ("" if runs or child.hung else cause)
 
     def close(self) -> None:
         """Leaves no file. Order: when no worker is left."""
@@ -106,6 +121,11 @@ class PostMortem:
             return "killed because it hung", [run for run in unfinished_runs(page) if run.slot == LOOP_SLOT]
         if child.kill_reason or number <= 0:
             return "", []
+        if number == signal.SIGBUS:
+            lost = unfinished_runs(page)
+            if lost:
+                self._files_changed()
+            return _lost_file(lost), []
         if number == signal.SIGKILL:
             self._memory_kills.counted(count_kills(), monotonic())
             return (_WANT_OF_MEMORY, unfinished_runs(page)) if self._memory_kills.explains_death() else ("", [])
@@ -121,6 +141,12 @@ class PostMortem:
         except OSError as error:
             _log.error("the quarantine was not written, workers do not know of it: %s", error.strerror)
         self._changed()
+
+
+def _lost_file(runs: Sequence[UnfinishedRun]) -> str:
+    models = ", ".join(sorted({f"model={run.key.model} version={run.key.version}" for run in runs}))
+    during = f" while it ran {models}" if models else ""
+    return f"killed by SIGBUS{during}: a file that it had mapped was cut short, or cannot be read; no request is blamed"
 
 
 def _faulting_thread(path: Path) -> int:

@@ -89,6 +89,7 @@ class Supervisor:
             config.run_dir,
             hold_s=config.models.quarantine_seconds,
             changed=self._state_dirty.set,
+            files_changed=self._roll.set,
             lives=config.process.workers + _OVERLAPPING,
         )
         self._workers = [

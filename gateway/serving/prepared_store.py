@@ -9,7 +9,7 @@
 
 Order: an entry appears complete and synced, by rename, or not at all; it never changes. Who maps its weights keeps them
        when it is removed. Its bytes are hashed whenever it is opened; one that does not have its hashes, or is of
-       another key, is removed, and made again.
+       another key, is removed, and made again after an hour.
 """
 
 import os
@@ -145,7 +145,8 @@ class PreparedStore:
     def opened(self, key: str) -> Iterator[PreparedEntry | None]:
         """Yields the entry of the key, its bytes hashed anew, or None; it is not removed meanwhile.
 
-        A damaged entry is removed. The thread must open no other entry meanwhile.
+        A damaged entry is removed, and not made again soon: whatever damaged it may do so again, and the version has
+        its own weights. The thread must open no other entry meanwhile.
 
         Raises: OSError, where the store cannot be read.
         """
@@ -169,6 +170,7 @@ class PreparedStore:
                 return
         if is_damaged:
             self.remove(key)
+            self.refuse(key, Refusal("its prepared form was damaged, and thrown away", lasting=False))
         yield None
 
     def has(self, key: str) -> bool:

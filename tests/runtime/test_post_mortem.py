@@ -42,7 +42,7 @@ def shown(run_dir: Path, boot: str) -> RunPage:
     return page
 
 
-@pytest.mark.parametrize("number", [signal.SIGFPE, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL])
+@pytest.mark.parametrize("number", [signal.SIGFPE, signal.SIGSEGV, signal.SIGABRT, signal.SIGILL])
 async def test_a_fault_blames_what_ran(tmp_path: Path, number: signal.Signals) -> None:
     own = settings(tmp_path)
     run_dir = own.config.run_dir
@@ -56,6 +56,19 @@ async def test_a_fault_blames_what_ran(tmp_path: Path, number: signal.Signals) -
     assert not page_path(run_dir, own.boot).exists()
     post_mortem.close()
     assert not (run_dir / "running").exists()
+
+
+async def test_a_file_that_was_cut_short_blames_no_request(tmp_path: Path) -> None:
+    own = settings(tmp_path)
+    rolls: list[int] = []
+    post_mortem = PostMortem(own.config.run_dir, hold_s=60, changed=lambda: None, files_changed=lambda: rolls.append(1))
+    shown(own.config.run_dir, own.boot)
+    text = post_mortem.examine(await dead(own, signal.SIGBUS))
+    assert text.startswith("killed by SIGBUS while it ran model=m version=1, model=n version=1: a file that it had")
+    assert not Refusals(own.config.run_dir).active
+    assert rolls == [1]  # its siblings have mapped the same file
+    post_mortem.examine(await dead(settings(tmp_path), signal.SIGBUS))
+    assert rolls == [1]  # nothing ran: others would die of it at their start, too
 
 
 async def test_the_thread_that_the_signal_reached_says_which_run_it_was(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Versions that are served from their prepared form, and what is told of those that are not."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.serving.prepared_store import MODEL_FILENAME, PreparedManifest, PreparedStore, seal
+from gateway.serving.prepared_store import MODEL_FILENAME, REFUSAL_REMEMBERED_S, PreparedManifest, PreparedStore, seal
 from gateway.serving.preparer import Preparer
 from gateway.serving.probe_request import from_json
 from gateway.serving.session import WEIGHTS_FILENAME, Session
@@ -24,28 +25,32 @@ def weights_of(live: OpenCatalog) -> dict[str, str]:
 async def test_a_version_is_served_from_its_prepared_form_which_is_remade_when_damaged(tmp_path: Path) -> None:
     x = weights(3, WIDTH, seed=3)
     expected = Session(multiplied(), intra_threads=1).run(None, {"x": x})[0].tobytes()
-    async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
-        models.write_version(live.root, "m", "1", multiplied())
-        await live.catalog.poll()
-        version = live.catalog.version("m", "1")
-        assert version.weights == "shared"
-        assert version.run_us > 0
-        assert version.session is not None
-        assert version.session.run(None, {"x": x})[0].tobytes() == expected
-    file = entries(tmp_path / "prepared")[0] / WEIGHTS_FILENAME
-    made_ns = file.stat().st_ctime_ns
-    for harmed in (False, True):
-        if harmed:
-            file.chmod(0o600)
-            os.truncate(file, 100)
+
+    async def served() -> str:
+        """Where its weights are; its answers are right."""
         async with opened(tmp_path, preparer=preparer(tmp_path)) as live:
             await live.catalog.poll()
             version = live.catalog.version("m", "1")
-            assert version.weights == "shared"
+            assert version.run_us > 0
             assert version.session is not None
             assert version.session.run(None, {"x": x})[0].tobytes() == expected
-        assert (file.stat().st_ctime_ns == made_ns) is not harmed
-        assert file.stat().st_size > WIDTH * WIDTH * 4
+            return version.weights
+
+    models.write_version(tmp_path / "models", "m", "1", multiplied())
+    assert await served() == "shared"
+    (entry,) = entries(tmp_path / "prepared")
+    made_ns = (entry / WEIGHTS_FILENAME).stat().st_ctime_ns
+    assert await served() == "shared"
+    assert (entry / WEIGHTS_FILENAME).stat().st_ctime_ns == made_ns
+    (entry / WEIGHTS_FILENAME).chmod(0o600)
+    os.truncate(entry / WEIGHTS_FILENAME, 100)
+    for _ in range(2):  # at once, by its own weights, and thrown away
+        assert await served() == "its own: its prepared form was damaged, and thrown away"
+        assert not entry.exists()
+    (refused,) = (tmp_path / "prepared").glob("*.refused")
+    os.utime(refused, (0, time.time() - REFUSAL_REMEMBERED_S - 1))
+    assert await served() == "shared"
+    assert (entry / WEIGHTS_FILENAME).stat().st_size > WIDTH * WIDTH * 4
 
 
 async def test_a_prepared_version_is_loaded_without_its_own_files_being_read(tmp_path: Path) -> None:
