@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -20,16 +20,20 @@ _FILES = {
 
 
 class ControlGroup:
-    """An empty group with one controller, of whichever version this machine has. Raises: OSError if it cannot be."""
+    """An empty group with one controller, of whichever version this machine has.
+
+    `is_first`: of version 1, where each controller has groups of its own.
+    """
 
     def __init__(self, controller: str) -> None:
+        """Raises: OSError, AssertionError, if it cannot be made."""
         mount = _ROOT / controller
-        is_first = (mount / "cgroup.procs").is_file()
-        if not is_first:
+        self.is_first = (mount / "cgroup.procs").is_file()
+        if not self.is_first:
             mount = _ROOT
             (mount / "cgroup.subtree_control").write_text(f"+{controller}")
-        self._limit, self._use = _FILES[controller][0 if is_first else 1]
-        self._none = "-1" if is_first and controller == "memory" else "max"
+        self._limit, self._use = _FILES[controller][0 if self.is_first else 1]
+        self._none = "-1" if self.is_first and controller == "memory" else "max"
         self.path = mount / f"gateway-test-{uuid4().hex[:12]}"
         self.path.mkdir()
         assert (self.path / self._limit).is_file()
@@ -63,21 +67,30 @@ class ControlGroup:
 @contextmanager
 def control_group(controller: str) -> Iterator[ControlGroup]:
     """A group of this controller; the test is skipped where this user, or this kernel, may have none."""
+    with group_if_any(controller) as group:
+        if group is None:
+            pytest.skip(f"no control group with {controller!r} can be made here")
+        yield group
+
+
+@contextmanager
+def group_if_any(controller: str) -> Iterator[ControlGroup | None]:
+    """A group of this controller, or None where this user, or this kernel, may have none."""
     try:
         group = ControlGroup(controller)
-    except (OSError, AssertionError) as error:
-        pytest.skip(f"no control group with {controller!r} can be made here: {error!r}")
+    except (OSError, AssertionError):
+        yield None
+        return
     try:
         yield group
     finally:
         group.remove()
 
 
-def program_in(group: ControlGroup | None, program: Path, script: Path) -> Path:
-    """A program that is the given one as a member of the group; the program itself if there is no group."""
-    if group is None:
-        return program
-    script.write_text(f'#!/bin/sh\n{group.joining}exec {program} "$@"\n')
+def program_in(groups: Iterable[ControlGroup | None], program: Path, script: Path) -> Path:
+    """A program that is the given one as a member of the groups that there are."""
+    joining = "".join(group.joining for group in groups if group is not None)
+    script.write_text(f'#!/bin/sh\n{joining}exec {program} "$@"\n')
     script.chmod(0o700)
     assert os.access(script, os.X_OK)
     return script

@@ -6,7 +6,7 @@ The unary method and the stream share it; they differ only in the `Caller` that 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from time import monotonic_ns
 from typing import Final, TypeVar, cast
@@ -36,6 +36,7 @@ from gateway.serving.engine import Engine
 from gateway.serving.tracer import TRACEPARENT, TRACESTATE
 from gateway.serving.version import Version
 from gateway.tensor import Buffer
+from gateway.threads import started_threads
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Exchanges:
         self._metadata = AnswerMetadata(tokens)
         self._loop = asyncio.get_running_loop()
         self._stale_calls = StaleCalls(self._loop, self._expire)
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="codec")  # for what takes too long on the loop
+        self._aside = started_threads(1, "codec")  # for what takes too long on the loop
         self._back_pressure = engine.back_pressure
         self._tracer = engine.tracer
 

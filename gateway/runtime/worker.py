@@ -76,10 +76,12 @@ from gateway.serving.version import Version, VersionState
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.gone_versions import KEEP_S
 from gateway.telemetry.keys import Gauge, Sum
+from gateway.threads import started_threads
 
 # So long a worker waits, before it serves, for versions that the host has to try first.
 _START_PATIENCE_S: Final = 10.0
 _RESTART_PATIENCE_S: Final = 2.0
+_ASIDE_THREADS: Final = 8  # for what background loops do at the disk
 _NEVER_S: Final = 1e7
 _FORGET_S: Final = 1.5 * KEEP_S  # after the control process has ended its series, so that no sum goes back before
 _log = logging.getLogger(__name__)
@@ -368,6 +370,7 @@ class Worker:
 
 
 async def run(settings: Settings) -> None:
+    asyncio.get_running_loop().set_default_executor(started_threads(_ASIDE_THREADS, "aside"))
     async with supervisor_link() as link:
         await Worker(settings).serve(link)
 

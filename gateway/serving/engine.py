@@ -7,7 +7,6 @@ when `call.done` has run and the answer is sent, `finish`. None of them waits: n
 import asyncio
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns, time_ns
 from typing import Final
@@ -41,6 +40,7 @@ from gateway.serving.version import Version
 from gateway.serving.version_queue import VersionQueue
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
+from gateway.threads import started_threads
 
 # How the reason begins of a version that does not run.
 QUARANTINED: Final = "quarantined: "
@@ -71,7 +71,7 @@ class Engine:
         self._log = log
         self._admission = admission
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="run")
+        self._threads = started_threads(threads, "run")
         self._draw = draw
         self._queues: dict[Version, VersionQueue] = {}
         self._arms = ServedArms(counters, log)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from gateway.errors import Unavailable
 from gateway.serving.patient_permits import PatientPermits
 
 T = TypeVar("T")
@@ -27,7 +28,9 @@ class FetchLanes:
     async def run(self, origin: str, work: Callable[[], T], on_late: Callable[[], None] | None = None) -> T:
         """Returns what `work` returns, on a thread of the repository with that URI.
 
-        `on_late` is called once it takes longer than others wait for it. Raises: as `work`.
+        `on_late` is called once it takes longer than others wait for it.
+
+        Raises: as `work`; Unavailable, where no thread can be started for it.
         """
         lane = self._lanes.get(origin)
         if lane is None:
@@ -35,7 +38,11 @@ class FetchLanes:
             lane = self._lanes[origin] = (PatientPermits(self._at_once, self._patience_s), threads)
         permits, threads = lane
         async with permits.held(on_late):
-            return await asyncio.get_running_loop().run_in_executor(threads, work)
+            try:
+                done = asyncio.get_running_loop().run_in_executor(threads, work)
+            except RuntimeError as error:  # the system starts no more threads, or this is the end
+                raise Unavailable(f"its files cannot be fetched now: {error}") from error
+            return await done
 
     def shutdown(self) -> None:
         """Lets nothing more begin."""

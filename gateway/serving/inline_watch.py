@@ -26,14 +26,16 @@ class InlineWatch:
         self._asleep = True
         self._closed = False
         self._wake = Event()
-        self._watchdog: Thread | None = None
+        # Started here, not by the first run: that must not fail where the system starts no more threads.
+        self._watchdog = Thread(target=self._look, name="inline-watch", daemon=True)
+        self._watchdog.start()
 
     def begin(self) -> Termination:
         """Returns the handle that the run is to be given."""
         self._runs += 1
         self._began_ns = monotonic_ns()
         if self._asleep:
-            self._awake()
+            self._wake.set()
         return self._termination
 
     def end(self) -> bool:
@@ -50,15 +52,7 @@ class InlineWatch:
         """Ends the thread."""
         self._closed = True
         self._wake.set()
-        if self._watchdog is not None:
-            self._watchdog.join()
-            self._watchdog = None
-
-    def _awake(self) -> None:
-        if self._watchdog is None and not self._closed:
-            self._watchdog = Thread(target=self._look, name="inline-watch", daemon=True)
-            self._watchdog.start()
-        self._wake.set()
+        self._watchdog.join()
 
     def _look(self) -> None:
         idle = seen = 0

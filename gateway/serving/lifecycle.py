@@ -7,7 +7,6 @@ so that a hostile one cannot harm the worker (`gateway.serving.probe`).
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
 from gateway.serving.provenance import MAX_RECORD_BYTES, provenance, record_name
 from gateway.serving.session import Session
+from gateway.threads import started_threads
 from loaders.errors import LoaderError
 from loaders.loader import NO_NOTES, Loader, LocalVersion
 from loaders.model_signature import TrustedKeys
@@ -64,8 +64,8 @@ class Pipeline:
         self._trusted_keys = trusted_keys
         self._describes: dict[ModelKind, Describe] = {}
         self._permits = asyncio.Semaphore(loads_at_once)
-        self._threads = ThreadPoolExecutor(loads_at_once, thread_name_prefix="load")
         self._lanes = FetchLanes(loads_at_once, fetch_patience_s)
+        self._threads = started_threads(loads_at_once, "load")
 
     def describe_by(self, kind: ModelKind, describe: Describe) -> None:
         """Has `describe` complete the configuration of each version of that kind, which has no model file.
@@ -109,7 +109,7 @@ class Pipeline:
             on_trial()
             result = await self._prober.probe(request, again=again)
         if not result.ok:
-            raise FailedPrecondition(result.reason)
+            raise (FailedPrecondition if result.was_tried else Unavailable)(result.reason)
         weights = ""
         if cold:
             async with self._permits:

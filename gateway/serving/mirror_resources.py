@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, process_time
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from gateway.serving.cpu_share import CpuShare
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import Version
 from gateway.serving.version_queue import VersionQueue
+from gateway.threads import started_threads
 
 SAMPLE_S = 1.0
 # Above this share of the admission's limits no call is mirrored.
@@ -60,7 +60,7 @@ class MirrorResources:
         self.shared = shared
         self.cpu = CpuShare(cpus)
         self.held_bytes = 0
-        self.threads = ThreadPoolExecutor(1, thread_name_prefix="mirror", initializer=_be_nice)
+        self.threads = started_threads(1, "mirror", _be_nice)
         self._asked = False
         self._timer: asyncio.TimerHandle | None = None
 

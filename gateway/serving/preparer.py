@@ -198,17 +198,20 @@ class Preparer:
 
 
 async def _run(request: PreparationRequest) -> Refusal:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "gateway.serving.preparation_child",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C in the terminal is the worker's to handle
-        limit=_LINE_LIMIT,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "gateway.serving.preparation_child",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal is the worker's to handle
+            limit=_LINE_LIMIT,
+        )
+    except OSError as error:
+        return Refusal(f"no process could be started to prepare it: {error.strerror}", lasting=False)
     try:
         answer, _ = await process.communicate(to_json(request) + b"\n")
     except ConnectionError:

@@ -107,7 +107,8 @@ async def _run(zygote: Zygote, request: ProbeRequest) -> ProbeResult:
         reason = f"the process from which it was forked ended while it was {progress.stage}"
         return ProbeResult(ok=False, reason=reason, lasting=False)
     except OSError as error:
-        return ProbeResult(ok=False, reason=f"no process could be started to try it: {error.strerror}", lasting=False)
+        reason = f"no process could be started to try it: {error.strerror}"
+        return ProbeResult(ok=False, reason=reason, lasting=False, was_tried=False)
 
 
 async def _tried(zygote: Zygote, request: ProbeRequest, progress: "_Progress") -> ProbeResult:

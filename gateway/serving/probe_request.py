@@ -60,7 +60,8 @@ class ProbeResult:
     """The result of a probe. If `ok` is False the version must not serve; `reason` says why, fit for any client.
 
     `lasting` is False where the next probe may end differently (time, memory, a crash); `timed_out`: it took
-    too long. `batches`: every tensor has a free first dimension and a run of several rows answers as many.
+    too long; `was_tried` is False where the host could start no process for it, which is no fault of the version.
+    `batches`: every tensor has a free first dimension and a run of several rows answers as many.
     `rows_independent`: a row has the same answer alone and among others (to the bit where `bit_equal`, else within
     rounding); None if that was not tried, or if the runs could not show it. `repeatable`: the same inputs have the
     same answer twice; None if that was not tried.
@@ -76,6 +77,7 @@ class ProbeResult:
     reason: str = ""
     lasting: bool = True
     timed_out: bool = False
+    was_tried: bool = True
     facts: ModelFacts | None = None
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()

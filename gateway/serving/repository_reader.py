@@ -5,7 +5,6 @@ Intents do not wait for a look at a repository that does not answer: an operator
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ from gateway.serving.config_source import ConfigSource
 from gateway.serving.intents import Intents, IntentStore
 from gateway.serving.repository import ModelRepository
 from gateway.serving.view import RepositoryView, read_view
+from gateway.threads import started_threads
 from loaders.store import ContentStore
 
 T = TypeVar("T")
@@ -22,11 +22,11 @@ class RepositoryReader:
     """Reads what is there, one look after the other, and changes what operators want, one change after the other."""
 
     def __init__(self, repository: ModelRepository, intents: IntentStore, store: ContentStore | None) -> None:
-        self.threads = ThreadPoolExecutor(1, thread_name_prefix="repository")
+        self.threads = started_threads(1, "repository")
         self._repository = repository
         self._intents = intents
         self._store = store
-        self._deciding = ThreadPoolExecutor(1, thread_name_prefix="intents")
+        self._deciding = started_threads(1, "intents")
         self._decided = 0  # changes of the intents, and what the newest left
         self._newest: Intents | None = None
 

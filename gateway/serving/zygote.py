@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import IO, Final
 
-from gateway.serving.zygote_process import END, ENDED, MESSAGE_BYTES, READY, START, padded
+from gateway.serving.zygote_process import END, ENDED, FAILED, MESSAGE_BYTES, READY, START, padded
 
 _LINE_LIMIT: Final = 64 << 20
 # Nothing runs in a zygote beside its trials, so that libraries need no threads; a process that has some cannot fork.
@@ -93,7 +93,7 @@ class Zygote:
     async def end(self, trial: Trial) -> int:
         """Returns how the trial has ended: its exit code, negative for a signal. It is killed where it runs.
 
-        Raises: ZygoteGone.
+        Raises: OSError (no process could be started for it); ZygoteGone.
         """
         ended = self._trials[trial.number]
         if not ended.done():
@@ -177,8 +177,12 @@ class Zygote:
         word, number, status = self._heard.split()
         self._heard = b""
         ended = self._trials.get(number)
-        if word == ENDED and ended is not None and not ended.done():
+        if ended is None or ended.done():
+            return
+        if word == ENDED:
             ended.set_result(int(status))
+        elif word == FAILED:
+            ended.set_exception(OSError(int(status), os.strerror(int(status))))
 
     def _gone(self) -> None:
         """Lets go of its process, which ends when the socket is closed."""

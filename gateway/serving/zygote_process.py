@@ -2,6 +2,7 @@
 
     worker ── "start 7" with two descriptors ──> this process ── fork ──> one that answers one ProbeRequest, and ends
            <── "ended 7 -11", after "end 7" ──
+           <── "failed 7 11", with the error's number, where no process could be started for it ──
 
 It reads no model but one of its own, has one thread, and keeps nothing of a trial: each gets a copy of what was there
 before any. Where importing the runtime, or running it, has started threads (a build or a setting that we do not know),
@@ -38,6 +39,7 @@ PROGRAM: Final = ("-P", "-m", "gateway.serving.probe")
 START: Final = b"start"
 END: Final = b"end"
 ENDED: Final = b"ended"
+FAILED: Final = b"failed"
 READY: Final = b"ready"
 MESSAGE_BYTES: Final = 64
 _DESCRIPTORS: Final = 2  # the channel of the request and the answers, and where errors are printed
@@ -95,7 +97,7 @@ class ZygoteProcess:
         try:
             pid = os.fork() if self._forks else _program(channel, errors)
         except OSError as error:
-            logger.warning("a process for a trial could not be started: %s", error.strerror)
+            self._control.sendall(padded(b"%b %b %d" % (FAILED, trial, error.errno or 0)))
             pid = -1
         if pid == 0:
             self._become_trial(channel, errors)

@@ -15,7 +15,7 @@ import pytest
 from gateway.pb import inference_pb2 as pb
 from gateway.tensor import Array, Datatype
 from tests import models
-from tests.control_group import ControlGroup, program_in
+from tests.control_group import ControlGroup, group_if_any, program_in
 from tests.e2e.calls import stub
 from tests.e2e.conftest import OWN_CONNECTION
 from tests.e2e.product import GATEWAY, Product, until
@@ -37,20 +37,17 @@ ONE_TRANSPORT = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def memory_group() -> Iterator[ControlGroup | None]:
-    """The group that the gateway runs in; None where this user, or this kernel, may have none."""
-    try:
-        group = ControlGroup("memory")
-    except (OSError, AssertionError):
-        yield None
-        return
-    yield group
-    group.remove()
+def groups() -> Iterator[dict[str, ControlGroup]]:
+    """The control groups that the gateway runs in; none where this user, or this kernel, may have none."""
+    with group_if_any("memory") as memory, group_if_any("pids") as pids:
+        # Of version 2 a process is in one group alone.
+        both = {"memory": memory, "pids": pids if memory is None or memory.is_first else None}
+        yield {name: group for name, group in both.items() if group is not None}
 
 
 @pytest.fixture(scope="module", params=["ngh2", "grpcio"])
 def product(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, memory_group: ControlGroup | None
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, groups: dict[str, ControlGroup]
 ) -> Iterator[Product]:
     directory = tmp_path_factory.mktemp(f"killers-{request.param}")
     repository = directory / "models"
@@ -66,7 +63,7 @@ def product(
         repository, "chain", "2", models.divide(), config="max_batch_size: 8\nversion_policy { all {} }\n"
     )
     models.write_version(repository, "filled", "1", models.filled())
-    program = program_in(memory_group, GATEWAY, directory / "gateway")
+    program = program_in(groups.values(), GATEWAY, directory / "gateway")
     settings = ("--transport", request.param, "--quarantine-seconds", "3600")
     running = Product(directory, repository, *settings, program=program).start()
     try:
@@ -302,10 +299,11 @@ def ones(count: int) -> pb.ModelInferRequest:
 
 @ONE_TRANSPORT
 def test_a_worker_that_the_kernel_kills_for_want_of_memory_costs_its_own_calls_and_suspects_what_it_ran(
-    product: Product, channel: grpc.Channel, memory_group: ControlGroup | None
+    product: Product, channel: grpc.Channel, groups: dict[str, ControlGroup]
 ) -> None:
-    if memory_group is None:
+    if "memory" not in groups:
         pytest.skip("no control group with a limit of memory can be made here")
+    memory_group = groups["memory"]
     settle(product)
     before = restarts(product)
     memory_group.limit(memory_group.use() + (64 << 20))
@@ -322,3 +320,42 @@ def test_a_worker_that_the_kernel_kills_for_want_of_memory_costs_its_own_calls_a
     [said] = re.findall("killed for want of memory while it ran model=filled version=1 input=.*", product.events())
     assert said.endswith("run alone from now on")
     assert code(channel, ones(1 << 26))[0] is grpc.StatusCode.OK  # there was another cause
+
+
+@ONE_TRANSPORT
+def test_a_host_that_starts_no_more_processes_and_threads_is_served_on_and_recovers(
+    product: Product, channel: grpc.Channel, groups: dict[str, ControlGroup]
+) -> None:
+    if "pids" not in groups:
+        pytest.skip("no control group with a limit of processes can be made here")
+    settle(product)
+    before = restarts(product)
+    load = pb.RepositoryModelLoadRequest(model_name="late")
+    models.write_version(product.repository, "late", "1", models.affine(3.0))
+    groups["pids"].limit(1)
+    try:
+        with pytest.raises(grpc.RpcError) as refused:
+            stub(channel).RepositoryModelLoad(load, timeout=30)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "no process could be started to try it: Resource temporarily unavailable" in str(refused.value.details())
+        os.kill(product.children("worker")[0]["pid"], signal.SIGKILL)
+        until(lambda: restarts(product) == before + 1, 10, "the death is counted")
+        until(lambda: "cannot be started: Resource temporarily" in str(product.children("worker")), 10, "the reason")
+        for model in ("affine", "nms"):  # on the loop, and on a thread
+            for _ in range(8):
+                assert code(channel, ones_of(model))[0] is grpc.StatusCode.OK
+    finally:
+        groups["pids"].limit(None)
+    stub(channel).RepositoryModelLoad(load, timeout=30)
+    assert code(channel, ones_of("late"))[0] is grpc.StatusCode.OK
+    settle(product)
+    assert restarts(product) == before + 1
+
+
+def ones_of(model: str) -> pb.ModelInferRequest:
+    if model == "nms":
+        return boxes(3000)
+    message = pb.ModelInferRequest(model_name=model)
+    message.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    message.raw_input_contents.append(np.ones(4, np.float32).tobytes())
+    return message

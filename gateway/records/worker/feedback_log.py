@@ -20,6 +20,7 @@ from gateway.errors import ResourceExhausted, Unavailable
 from gateway.records.worker.label import FEEDBACK_SUFFIX, Label, encode_labels
 from gateway.records.worker.segment import Segment, checked_part
 from gateway.records.worker.wal import Chunk, Durability, SegmentLimits, WalWriter, reason
+from gateway.threads import started_threads
 
 _log = logging.getLogger(__name__)
 
@@ -184,4 +185,4 @@ class FeedbackLog:
 
 
 def _executor() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="feedback")
+    return started_threads(1, "feedback")

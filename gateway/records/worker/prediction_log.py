@@ -26,6 +26,7 @@ from gateway.records.worker.segment import Segment, checked_part
 from gateway.records.worker.stream_schema import StreamSchema
 from gateway.records.worker.wal import SegmentLimits, WalWriter
 from gateway.tensor import TensorSpec
+from gateway.threads import started_threads
 
 _log = logging.getLogger(__name__)
 
@@ -360,7 +361,7 @@ class PredictionLog:
 
 
 def _executor() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="prediction-log")
+    return started_threads(1, "prediction-log")
 
 
 def _unbatched(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

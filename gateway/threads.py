@@ -1,0 +1,32 @@
+"""Threads that are there before there is work for them, so that work never fails because the system starts no more."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+from gateway.errors import Unavailable
+
+
+def _nothing() -> None:
+    """Does what a thread does at its start that needs nothing."""
+
+
+def started_threads(count: int, name: str, initializer: Callable[[], None] = _nothing) -> ThreadPoolExecutor:
+    """Returns a pool whose threads have all started; `submit` starts none, and so cannot fail for want of threads.
+
+    Raises: Unavailable, where the system starts no more threads.
+    """
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=initializer)
+    all_started = Barrier(count + 1)
+    try:
+        for _ in range(count):
+            pool.submit(all_started.wait)  # none of them is idle, so each of these starts one
+    except RuntimeError as error:
+        all_started.abort()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise Unavailable(
+            f"the system starts no more threads (of {count} for {name!r}): raise the limit of processes of this user "
+            "(ulimit -u) or control group (pids.max)"
+        ) from error
+    all_started.wait()
+    return pool

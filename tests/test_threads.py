@@ -1,0 +1,50 @@
+"""Pools whose threads are there before the work."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from gateway.threads import started_threads
+
+# As a user whom the kernel lets start so few more threads; root is asked by no such limit.
+_LIMITED = """
+import os, resource, sys
+from gateway.errors import Unavailable
+from gateway.threads import started_threads
+if os.geteuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+one = started_threads(1, "one")
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+try:
+    started_threads(2, "many")
+except Unavailable as error:
+    print(error)
+assert one.submit(int, "7").result() == 7  # what was started goes on
+"""
+
+
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_all_threads_are_there_and_work_starts_none(count: int) -> None:
+    before = threading.active_count()
+    pool = started_threads(count, "test")
+    assert threading.active_count() == before + count
+    assert sorted(pool.map(int, map(str, range(50)))) == list(range(50))
+    assert threading.active_count() == before + count
+    pool.shutdown()
+    assert threading.active_count() == before
+
+
+def test_each_thread_is_initialized() -> None:
+    seen: list[str] = []
+    started_threads(3, "named", lambda: seen.append(threading.current_thread().name)).shutdown()
+    assert len(seen) == 3
+    assert all(name.startswith("named") for name in seen)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_NPROC counts threads on Linux")
+def test_a_system_that_starts_no_more_is_named() -> None:
+    done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "the system starts no more threads (of 2 for 'many'): raise the limit of processes" in done.stdout
