@@ -62,7 +62,7 @@ def container_login(host: str) -> tuple[str, str]:
     for path in _container_files():
         try:
             config = msgspec.json.decode(path.read_bytes(), type=_ContainerConfig)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             continue
         helper = config.credHelpers.get(host, config.credsStore)
         if helper and "/" not in helper:
@@ -122,6 +122,6 @@ def _from_helper(helper: str, host: str) -> tuple[str, str]:
             check=True,
         )
         answer = msgspec.json.decode(done.stdout, type=_HelperAnswer)
-    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError, UnicodeDecodeError):
         return "", ""
     return answer.Username, answer.Secret

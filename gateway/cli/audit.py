@@ -192,7 +192,7 @@ def _read(file: Path) -> _Chain:
         return _Chain(ends["anchor"], entries, ends["head"], ())
     except OSError as error:
         raise Failure(Exit.USAGE, f"cannot read {file}: {error.strerror}") from None
-    except (msgspec.DecodeError, KeyError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
         raise Failure(Exit.USAGE, f"{file} is no exported audit trail: {error}") from None
 
 

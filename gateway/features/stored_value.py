@@ -61,7 +61,7 @@ def text_value(feature: StoredFeature, text: bytes) -> FeatureValue:
         return to_value(feature, [text if datatype is Datatype.BYTES else _scalar(datatype, text.strip())])
     try:
         listed = msgspec.json.decode(text, type=list[str | bool | int | float])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableValue(f"no JSON list: {error}") from None
     return to_value(feature, listed)
 

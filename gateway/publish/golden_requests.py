@@ -10,6 +10,7 @@ Source: https://github.com/kserve/open-inference-protocol, "Inference Request JS
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final
 
 import msgspec
@@ -65,6 +66,8 @@ def read_golden(path: Path) -> tuple[GoldenRequest, ...]:
             one = msgspec.json.decode(line, type=_Line)
             name = one.id or f"line {number}"
             inputs, outputs = tuple(map(_sent, one.inputs)), tuple(map(_sent, one.outputs))
+            if not outputs:
+                raise ValueError("outputs is empty: nothing would be compared")
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidArgument(f"golden requests: line {number} of {str(path)!r}: {error}") from error
         requests.append(GoldenRequest(name, inputs, outputs, one.tolerance))
@@ -111,6 +114,12 @@ def _shown(tensor: SentTensor, place: int) -> str:
     return ascii(array.reshape(-1)[place])[:80]
 
 
+def _elements_of(datatype: Datatype) -> tuple[type, ...]:
+    if datatype.is_float:
+        return float, int, NoneType  # null is NaN
+    return (bool,) if datatype is Datatype.BOOL else (int,)
+
+
 def _sent(tensor: _Tensor) -> SentTensor:
     datatype = BY_NAME.get(tensor.datatype)
     if datatype is None:
@@ -120,6 +129,9 @@ def _sent(tensor: _Tensor) -> SentTensor:
         array = np.array([item.encode() if isinstance(item, str) else item for item in array.reshape(-1)], object)
         if not all(isinstance(item, bytes) for item in array):
             raise ValueError(f"tensor {tensor.name!r}: elements of BYTES are texts")
+    elif not all(type(item) in _elements_of(datatype) for item in np.array(tensor.data, object).reshape(-1)):
+        # numpy makes 1 of 1.7, and true of "false"
+        raise ValueError(f"tensor {tensor.name!r} has elements that are none of {datatype.wire_name}")
     elif datatype is Datatype.BF16:
         array = (np.array(tensor.data, "<f4").view("<u4") >> 16).astype("<u2")
     else:

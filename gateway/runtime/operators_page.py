@@ -240,7 +240,7 @@ class OperatorsPage:
             try:
                 fields = msgspec.json.decode(request.body, type=dict[str, Any])
                 answer = await act(request, fields)
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 return _refused(f"the body is no JSON object: {error}", HTTPStatus.BAD_REQUEST)
             except GatewayError as error:
                 return _failure(error)

@@ -188,7 +188,7 @@ class PreparedStore:
         try:
             noted_at = path.stat().st_mtime
             refusal = msgspec.json.decode(path.read_bytes(), type=Refusal)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
         holds = noted_at >= asked_at if again else asked_at - noted_at < REFUSAL_REMEMBERED_S
         return refusal if refusal.lasting or holds else None
@@ -319,7 +319,7 @@ def _checked(path: Path, key: str) -> PreparedEntry:
     """Returns the entry, if it is whole and of this key. Raises: DamagedEntry, FileNotFoundError, OSError."""
     try:
         description = msgspec.json.decode((path / MANIFEST_FILENAME).read_bytes(), type=PreparedManifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamagedEntry("its manifest cannot be read") from error
     if description.key != key or description.files.keys() != {MODEL_FILENAME, WEIGHTS_FILENAME}:
         raise DamagedEntry("it was made for another key")

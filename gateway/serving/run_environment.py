@@ -99,7 +99,7 @@ def _read(content: bytes) -> list[RunEnvironment]:
     for line in content.splitlines():
         try:
             known.append(msgspec.json.decode(line, type=RunEnvironment))
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             continue  # a line that a crash has cut
     return known
 

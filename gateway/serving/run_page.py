@@ -153,7 +153,7 @@ def unfinished_runs(path: Path) -> list[UnfinishedRun]:
         start = TABLE_OFFSET + (entry - 1) * ENTRY_BYTES
         try:
             key = msgspec.json.decode(content[start : start + ENTRY_BYTES].rstrip(b"\0"), type=VersionKey)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
         runs.append(UnfinishedRun(slot, key, thread, calls, tuple(digests[: min(calls, MAX_DIGESTS)])))
     return runs

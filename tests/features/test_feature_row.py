@@ -101,6 +101,8 @@ def test_no_bytes_do_more_than_make_a_value_unreadable(stored: bytes, datatype: 
         (Datatype.FP32, b"", 1),
         (Datatype.FP32, b"1,2", 2),
         (Datatype.FP32, b"[1, 2]", 3),
+        (Datatype.FP32, b'[1, "\xff"]', 2),
+        (Datatype.BYTES, b'["\xff", "a"]', 2),
         (Datatype.FP32, b'[1, "2"]', 2),
         (Datatype.INT32, b"[1, 2.5]", 2),
         (Datatype.BYTES, b'["a", 1]', 2),

@@ -204,6 +204,15 @@ def test_validate_publishes_nothing_and_takes_a_directory(place: Path) -> None:
         ('{"inputs": [{"name": "x", "datatype": "FP33", "shape": [1], "data": [1]}], "outputs": []}', "FP33"),
         ('{"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1]}], "outputs": []}', "1 elements"),
         ('{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": [1]}], "outputs": []}', "are texts"),
+        (
+            '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}], "outputs": []}',
+            "outputs is empty",
+        ),
+        (
+            '{"inputs": [], "outputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [1.7]}]}',
+            "none of INT64",
+        ),
+        ('{"inputs": [], "outputs": [{"name": "y", "datatype": "BOOL", "shape": [1], "data": ["false"]}]}', "of BOOL"),
     ],
 )
 def test_golden_requests_that_cannot_be_read_are_told_by_line(line: str, reason: str, place: Path) -> None:

@@ -180,7 +180,7 @@ def test_what_runs_depended_on_is_known_by_time(tmp_path: Path, place: Path) -> 
     assert "CPU was old cpu" in words
     assert "threads of a run was 2" in words
     assert now.runtime
-    (place / "data" / "log" / "environments.jsonl").write_bytes(msgspec.json.encode(then) + b"\n{cut")
+    (place / "data" / "log" / "environments.jsonl").write_bytes(msgspec.json.encode(then) + b'\n{"\xff": 1}\n{cut')
     report = again(place, "lines", "other")
     assert report.environment_known
     assert "ONNX Runtime was 1.0" in report.environment[0]

@@ -289,8 +289,9 @@ async def test_a_worker_misses_what_it_has_seen_though_both_keys_are_gone(valkey
             await one.look(store)
             assert (one.noted, one.lost) == (noted, True)
         assert first_fault(page.entries, anchor=page.anchor, known=again.noted) is not None
-        (tmp_path / "audit-0").write_text("{")
-        assert AuditWitness(tmp_path / "audit-0").noted == ChainLink()
+        for damaged in (b"{", b'{"hash": "\xff"}', b'{"\xff": 1}'):
+            (tmp_path / "audit-0").write_bytes(damaged)
+            assert AuditWitness(tmp_path / "audit-0").noted == ChainLink()
 
 
 async def test_a_heal_begins_a_trail_that_a_worker_follows(valkey: Valkey) -> None:

@@ -95,7 +95,13 @@ async def test_who_is_unknown_logs_in(tmp_path: Path) -> None:
     login = page.forms()["/page/login"]
     good = await login(HttpRequest("POST", "/page/login", OWN, body=b'{"token": "good"}'))
     assert good.headers["Set-Cookie"] == "gateway_token=good; Path=/; HttpOnly; SameSite=Strict"
-    for body, status in ((b'{"token": "bad"}', 401), (b'{"token": "a; b"}', 400), (b"[]", 400), (b"", 400)):
+    for body, status in (
+        (b'{"token": "bad"}', 401),
+        (b'{"token": "a; b"}', 400),
+        (b"[]", 400),
+        (b"", 400),
+        (b'{"\xff": 1}', 400),
+    ):
         assert (await login(HttpRequest("POST", "/page/login", OWN, body=body))).status == status
     # Who may not read everything is not told of the processes.
     assert "worker 0" not in (await page.pages()["/"](asked("/", READER))).body.decode()

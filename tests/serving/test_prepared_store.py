@@ -14,7 +14,7 @@ from tests.serving.prepared_models import entries, multiplied, preparer, put
 
 
 @pytest.mark.parametrize("name", [MODEL_FILENAME, WEIGHTS_FILENAME, "prepared.json"])
-@pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])
+@pytest.mark.parametrize("harm", ["cut", "flipped", "no text", "gone"])
 def test_a_damaged_entry_is_removed(name: str, harm: str, prepared_store: PreparedStore, tmp_path: Path) -> None:
     put(prepared_store, "key")
     with prepared_store.opened("key") as entry:
@@ -26,6 +26,8 @@ def test_a_damaged_entry_is_removed(name: str, harm: str, prepared_store: Prepar
         os.truncate(file, len(content) - 1)
     elif harm == "flipped":
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif harm == "no text":
+        file.write_bytes(content[:2] + b"\xff" + content[3:])
     else:
         file.unlink()
     with prepared_store.opened("key") as entry:

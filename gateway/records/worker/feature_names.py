@@ -70,7 +70,7 @@ def from_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
     """Returns the columns by their place as a file of the lake says them; {} where it says nothing that can be read."""
     try:
         return msgspec.json.decode((metadata or {}).get(_KEY.encode(), b"{}"), type=dict[str, str])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
 
 

@@ -72,7 +72,7 @@ class AuditWitness:
 def _read(path: Path) -> ChainLink:
     try:
         return msgspec.json.decode(path.read_bytes(), type=ChainLink)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return ChainLink()
 
 
