@@ -1,5 +1,6 @@
 """A server that is asked over HTTP: JSON and files, with credentials that do not follow a redirect to another host."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ _ANSWER_S: Final = 60.0  # of one answer that is no file
 _PAGES_S: Final = 300.0
 _NEXT: Final = re.compile(r'<(?P<place>[^>]+)>\s*;\s*rel="?next"?')
 Headers = Mapping[str, str]
+# Where the client tells of redirects and of tries that failed, with the whole address.
+_TALKERS: Final = ("urllib3.poolmanager", "urllib3.connectionpool", "urllib3.util.retry")
 
 
 class HttpSource:
@@ -167,6 +170,17 @@ def _arriving(response: "BaseHTTPResponse") -> Iterator[bytes]:
 
 def _challenge(response: "BaseHTTPResponse") -> str:
     return response.headers.get("WWW-Authenticate", "")
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Cuts addresses in what the client tells where their query begins: it is what signs an address for a while."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(one.partition("?")[0] if isinstance(one, str) else one for one in record.args)
+    return True
+
+
+for _talker in _TALKERS:
+    logging.getLogger(_talker).addFilter(_without_query)
 
 
 def _pool(base: str) -> "PoolManager":

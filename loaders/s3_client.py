@@ -3,6 +3,7 @@
 Keys come from where AWS clients look for them: the environment, ~/.aws, the instance's or the pod's role.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -59,6 +60,7 @@ def _client(endpoint: str, region: str) -> Any:
     from botocore.exceptions import BotoCoreError
     from botocore.session import get_session
 
+    logging.getLogger("botocore").setLevel(logging.INFO)  # below, it tells session tokens and what it signs
     # Stores beside Amazon's know no bucket.host names and not every one of them the newest checksums.
     compatible = Config(
         connect_timeout=5,

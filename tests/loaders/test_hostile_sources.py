@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -110,6 +111,19 @@ def test_a_login_is_sent_only_where_the_registry_itself_asks_for_it(
         of(oci, tmp_path).fetch("m", "1")
     assert set(other.asked) == {"/blob"}
     assert not any("authorization" in headers for headers in other.headers_seen)
+
+
+def test_an_address_that_is_signed_is_in_no_log(
+    oci: OciServer, other: OtherHost, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Registries redirect to stores by addresses that let whoever has them read the file, for a while."""
+    signed = f"http://{other.address}/blob?X-Amz-Signature=s1gned&X-Amz-Credential=c"
+    other.answer = 307, b"", {"Location": "http://127.0.0.1:1/blob?X-Amz-Signature=s1gned"}
+    also(oci, "/blobs/", (307, b"", {"Location": signed}))
+    with caplog.at_level(logging.DEBUG), pytest.raises(SourceUnreadable) as raised:
+        of(oci, tmp_path).fetch("m", "1")
+    assert f"{other.address}/blob" in caplog.text
+    assert "s1gned" not in caplog.text + str(raised.value)
 
 
 def test_a_tag_that_is_no_artifact_takes_no_other_version_away(oci: OciServer, tmp_path: Path) -> None:
@@ -298,8 +312,8 @@ class Bucket(RegistryServer):
 
 @pytest.fixture
 def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "s3cret")
 
 
 @pytest.mark.usefixtures("_keys")
@@ -312,13 +326,16 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
         "<Size>3</Size><ETag>x</ETag><LastModified>at noon</LastModified>",
     ],
 )
-def test_a_listing_that_lacks_what_every_listing_has_is_an_error_of_the_source(fields: str, tmp_path: Path) -> None:
+def test_a_listing_that_lacks_what_every_listing_has_is_an_error_of_the_source(
+    fields: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """It was taken for a defect of the worker, which ended with it."""
     server = Bucket(LISTED.format("", fields))
     try:
         loader = opened(f"s3://bucket?endpoint=http://{server.address}", tmp_path)
-        with pytest.raises(SourceUnreadable, match="not of its protocol"), loader.one_look():
+        with caplog.at_level(logging.DEBUG), pytest.raises(SourceUnreadable, match="its protocol"), loader.one_look():
             pass
+        assert "s3cret" not in caplog.text
     finally:
         ended(server)
 
