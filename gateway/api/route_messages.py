@@ -13,7 +13,7 @@ from gateway.routing.document.caution import fraction_cautions
 from gateway.routing.document.document import RouteDocument, parse
 from gateway.routing.document.notation import read_json
 from gateway.routing.store.audit_chain import AuditEntry, carries_verdict
-from gateway.routing.store.change import SOURCE_LIMIT, Change, ChangeEntry, Replicas
+from gateway.routing.store.change import OWN_SOURCES, SOURCE_LIMIT, Change, ChangeEntry, Replicas
 from gateway.routing.store.change_result import ApplyResult, ChangeResult
 from gateway.routing.store.history import Revision
 from gateway.routing.store.route_control import WAIT_DEFAULT_S
@@ -80,6 +80,8 @@ def change_of(change: pb.Change, context: object) -> Change:
     """
     principal = principal_of(context)
     proven, source = principal.name, change.source or "api"
+    if source in OWN_SOURCES:
+        raise InvalidArgument(f"change.source is {source!r}, which only the gateway's own changes have")
     if proven and change.actor not in ("", proven):
         source = f"{source} (claims {change.actor})".encode()[:SOURCE_LIMIT].decode(errors="ignore")
     if change.given_ms_ago < 0:

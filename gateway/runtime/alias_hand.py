@@ -10,7 +10,7 @@ from gateway.routing.document.document import RouteDocument
 from gateway.routing.document.route_status import RouteStatus, led_status, under
 from gateway.routing.document.version_label import Following
 from gateway.routing.store.amendment import label
-from gateway.routing.store.change import Change
+from gateway.routing.store.change import FOLLOWER, FOLLOWER_SOURCE, Change
 from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.route_draft import REJECTED, Drafts
 from gateway.runtime.peers import Operation, Payload
@@ -18,8 +18,6 @@ from gateway.runtime.peers import Operation, Payload
 Aliases = Mapping[str, tuple[Mapping[str, str], float]]  # by model: versions by alias, and when they were seen
 ALIASES: Final = "aliases"  # the operations
 LEAD: Final = "lead"
-FOLLOWER: Final = "aliases"  # the actor of these changes, and their source
-FOLLOWER_SOURCE: Final = "alias"
 _TEXTS: Final = ("label", "version", "alias", "once", "draft")
 
 

@@ -7,6 +7,7 @@ import grpc.aio
 import pytest
 
 from gateway.pb import control_pb2 as pb
+from gateway.routing.store.change import OWN_SOURCES
 from tests.access.guarded import Guarded, header
 from tests.api.calls import good
 from tests.api.operated import WAIT, Operated
@@ -70,6 +71,15 @@ async def test_an_idempotency_key_is_its_callers_own(port: Guarded, worker: Oper
     approve = pb.ApproveRequest(id=draft.id, change=claiming(""))
     approved: pb.ApproveResponse = await port.control.Approve(approve, metadata=header("admin"))
     assert approved.draft.state == "applied"
+
+
+@pytest.mark.parametrize("source", sorted(OWN_SOURCES))
+async def test_nobody_passes_a_change_off_as_the_gateways_own(port: Guarded, worker: Operated, source: str) -> None:
+    request = pb.ApplyRequest(document_json=ab(67, 33).to_json(), change=pb.Change(reason="a reason", source=source))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await port.control.Apply(request, metadata=header("operator"))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == f"change.source is {source!r}, which only the gateway's own changes have"
 
 
 async def test_rules_match_the_proven_tenant_and_identity(port: Guarded, worker: Operated) -> None:

@@ -29,6 +29,10 @@ HealingOperation = Literal["restore", "accept"]
 
 JUDGE = "judge"  # the actor of those changes, and what it records
 JUDGE_SOURCE = "rollout"  # of the changes that the judge of rollouts makes
+FOLLOWER = "aliases"  # the actor of changes by which labels follow aliases
+FOLLOWER_SOURCE = "alias"
+# What is said of changes from outside is told apart from these: a rollback and the judge go by them.
+OWN_SOURCES = frozenset({JUDGE_SOURCE, FOLLOWER_SOURCE})
 TEXT_LIMIT = 1024
 KEY_LIMIT = 128
 SOURCE_LIMIT = 64
