@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Thread
 from typing import Final, TypeVar
 
-from gateway.errors import Unavailable
 from gateway.serving.patient_permits import PatientPermits
 
 T = TypeVar("T")
@@ -18,33 +18,54 @@ class FetchLanes:
     """Runs what reads a repository on its own threads, `at_once` of each at a time.
 
     What takes longer than `patience_s` counts no more: what is here already does not wait for what is still to come.
+    The threads hold up no end of the process: a copy that breaks off goes on at the next start.
     """
 
     def __init__(self, at_once: int, patience_s: float) -> None:
         self._at_once = at_once
         self._patience_s = patience_s
-        self._lanes: dict[str, tuple[PatientPermits, ThreadPoolExecutor]] = {}
+        self._lanes: dict[str, tuple[PatientPermits, asyncio.Semaphore]] = {}
 
     async def run(self, origin: str, work: Callable[[], T], on_late: Callable[[], None] | None = None) -> T:
         """Returns what `work` returns, on a thread of the repository with that URI.
 
-        `on_late` is called once it takes longer than others wait for it.
-
-        Raises: as `work`; Unavailable, where no thread can be started for it.
+        `on_late` is called once it takes longer than others wait for it. Raises: as `work`.
         """
         lane = self._lanes.get(origin)
         if lane is None:
-            threads = ThreadPoolExecutor(max(_MOST_THREADS, self._at_once), thread_name_prefix="fetch")
-            lane = self._lanes[origin] = (PatientPermits(self._at_once, self._patience_s), threads)
+            most = asyncio.Semaphore(max(_MOST_THREADS, self._at_once))
+            lane = self._lanes[origin] = (PatientPermits(self._at_once, self._patience_s), most)
         permits, threads = lane
-        async with permits.held(on_late):
-            try:
-                done = asyncio.get_running_loop().run_in_executor(threads, work)
-            except RuntimeError as error:  # the system starts no more threads, or this is the end
-                raise Unavailable(f"its files cannot be fetched now: {error}") from error
-            return await done
+        async with permits.held(on_late), threads:
+            return await _on_thread(work)
 
-    def shutdown(self) -> None:
-        """Lets nothing more begin."""
-        for _, threads in self._lanes.values():
-            threads.shutdown(wait=False, cancel_futures=True)
+
+async def _on_thread(work: Callable[[], T]) -> T:
+    """Returns what `work` returns, on a thread that nobody waits for at the end of the process. Raises: as `work`."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Callable[[], T]] = loop.create_future()
+
+    def tell(outcome: Callable[[], T]) -> None:
+        if not ended.done():
+            ended.set_result(outcome)
+
+    def run() -> None:
+        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            loop.call_soon_threadsafe(tell, _outcome(work))
+
+    Thread(target=run, name="fetch", daemon=True).start()
+    return (await ended)()
+
+
+def _outcome(work: Callable[[], T]) -> Callable[[], T]:
+    """Returns what gives the result of `work`, or raises what it raised."""
+    try:
+        result = work()
+    except BaseException as error:  # the boundary of the thread: whoever waits for it raises it
+        raised = error
+
+        def fail() -> T:
+            raise raised
+
+        return fail
+    return lambda: result

@@ -192,7 +192,6 @@ class Pipeline:
     async def aclose(self) -> None:
         """Lets no further load begin, and ends the trials."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._lanes.shutdown()
         await self._prober.aclose()
 
     async def _declared(self, candidate: Candidate, on_trial: Callable[[], None]) -> Loaded:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from gateway.serving.catalog import Catalog
 from gateway.serving.fetch_lanes import FetchLanes
 from gateway.serving.intents import IntentStore
@@ -98,8 +100,10 @@ async def test_what_takes_long_makes_room_within_a_lane() -> None:
         assert await lanes.run("b", lambda: 1) == 1
         assert await lanes.run("a", lambda: 2) == 2
         assert late.is_set()
+        assert await lanes.run("c", lambda: threading.current_thread().daemon), "a stop does not wait for it"
+        with pytest.raises(ZeroDivisionError):
+            await lanes.run("c", lambda: 1 // 0)
         goes_on.set()
         assert await slow
     finally:
         goes_on.set()
-        lanes.shutdown()
