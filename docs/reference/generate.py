@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from gateway import errors
 from gateway.access.permissions import RPCS
 from gateway.access.principal import or_words
+from gateway.byte_size import BYTE_FORMS
 from gateway.cli.app import app
 from gateway.errors import Code, GatewayError
 from gateway.rest.control_paths import CONTROL_PATHS
@@ -113,6 +114,7 @@ def options() -> str:
         NOTE,
         "# Options of `gateway serve`\n",
         "An argument overrides the variable of the environment, and that the key of the file that `--config` names.\n",
+        f"Bytes are given {BYTE_FORMS}.\n",
     ]
     for section in dict.fromkeys(option.section for option in OPTIONS):
         parts.append(f"## {section}\n")
@@ -122,11 +124,8 @@ def options() -> str:
 
 
 def _option(option: Option) -> str:
-    default = option.default
-    shown = "(empty)" if default is None or default == "" else str(default)
-    shown = shown.lower() if isinstance(default, bool) else shown
     names = f"`--{option.name}` | `{option.environment_name}` | `{option.name}`"
-    return f"| {names} | {_cell(shown)} | {_cell(option.help)} |\n"
+    return f"| {names} | {_cell(option.default_text or '(empty)')} | {_cell(option.help)} |\n"
 
 
 # ---- errors ----

@@ -49,8 +49,7 @@ def serve(**given: Any) -> None:
 def _parameter(option: Option) -> inspect.Parameter:
     """Returns the option as typer reads it from a function's signature; the configuration checks its value."""
     flag, value = f"--{option.name}", option.setting.value
-    default = "none" if option.default in (None, "") else option.default
-    facts = [value.limits, f"default: {default}", f"env: {option.environment_name}"]
+    facts = [value.limits, f"default: {option.default_text or 'none'}", f"env: {option.environment_name}"]
     shown = f"{option.help} [{'; '.join(fact for fact in facts if fact)}]"
     if isinstance(option.default, bool):
         annotation: Any = Annotated[bool | None, typer.Option(f"{flag}/--no-{option.name}", help=shown)]

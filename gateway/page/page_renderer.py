@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 
+from gateway.byte_size import rounded_bytes
 from gateway.page.page_assets import DIGESTS
 from gateway.page.worker_words import worker_words
 
@@ -112,10 +113,6 @@ def duration(seconds: float) -> str:
     return f"{seconds // 60:.0f} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.0f} s"
 
 
-def byte_count(value: int) -> str:
-    return f"{value / (1 << 20):.1f} MiB" if value >= 1 << 20 else f"{value / 1024:.0f} KiB"
-
-
 def stamp(seconds: float) -> str:
     """Returns a point in time since the epoch as ISO 8601."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -182,7 +179,7 @@ FILTERS: Final[dict[str, Callable[..., object]]] = {
     "ms": ms,
     "percent": percent,
     "duration": duration,
-    "bytes": byte_count,
+    "bytes": rounded_bytes,
     "stamp": stamp,
     "clock": clock,
     "pretty": pretty,

@@ -1,11 +1,10 @@
 """What a worker of this host says of its start and of its models, in words, for the page and for `gateway status`."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
+from gateway.byte_size import rounded_bytes
 from gateway.telemetry.keys import Gauge
-
-_MIB: Final = 1 << 20
 
 
 def worker_words(feed: Mapping[str, Any]) -> str:
@@ -22,9 +21,9 @@ def worker_words(feed: Mapping[str, Any]) -> str:
     residence: Mapping[str, int] = feed.get(Gauge.RESIDENCE) or {}
     if residence:
         limit_bytes = residence["limit_bytes"]
-        of_limit = f" of {limit_bytes / _MIB:.0f}" if limit_bytes else ""
+        of_limit = f" of {rounded_bytes(limit_bytes)}" if limit_bytes else ""
         parts.append(
-            f"{residence['warm']} versions in memory ({residence['bytes'] / _MIB:.0f}{of_limit} MiB), "
+            f"{residence['warm']} versions in memory ({rounded_bytes(residence['bytes'])}{of_limit}), "
             f"{residence['cold']} on demand"
         )
     return "; ".join(parts)

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
 
+from gateway.byte_size import rounded_bytes
 from gateway.errors import GatewayError
 from gateway.rpc.server_certificate import read
 from gateway.runtime.build import is_compiled
@@ -33,15 +34,6 @@ _CERTIFICATE_WARN_S: Final = 14 * 86_400.0
 _LOCALE: Final = "en_US.UTF-8"
 _CLOCK_BEHIND_S: Final = 86_400.0
 _SHOWN: Final = 5
-
-
-def size(bytes_: float) -> str:
-    """Returns a number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if bytes_ < 1024:
-            return f"{bytes_:.0f} {unit}" if unit == "B" else f"{bytes_:.1f} {unit}"
-        bytes_ /= 1024
-    return f"{bytes_:.1f} TiB"
 
 
 def check_build() -> HostFinding:
@@ -148,7 +140,7 @@ def check_disk(data_dir: Path) -> HostFinding:
 
 def judge_disk(free: int, total: int, inodes: float) -> HostFinding:
     """`inodes` is the share of them that is free."""
-    seen = f"{size(free)} of {size(total)} free, {inodes:.0%} of the inodes"
+    seen = f"{rounded_bytes(free)} of {rounded_bytes(total)} free, {inodes:.0%} of the inodes"
     remedy = "give --data-dir more room: the log is thinned out while its disk is nearly full, and then dropped"
     if free < _DISK_FAIL_BYTES or inodes < 0.01:
         return fail(seen, remedy)
@@ -240,7 +232,8 @@ def judge_memory(allowed: int, config: Config) -> HostFinding:
         return unknown("the system does not tell", "compare the container's limit with docs/deployment.md, Capacity")
     workers = config.process.workers
     held = workers * (config.limits.max_in_flight_bytes + config.log.buffer_bytes)
-    seen = f"{size(allowed)} allowed; requests and log of {workers} workers may hold {size(held)}, models come on top"
+    holdings = f"requests and log of {workers} workers may hold {rounded_bytes(held)}, models come on top"
+    seen = f"{rounded_bytes(allowed)} allowed; {holdings}"
     if config.process.worker_memory_bytes * (workers + 1) > allowed:
         return warn(seen, f"--worker-memory-bytes for {workers} workers and a successor is more than is allowed")
     if held > allowed:

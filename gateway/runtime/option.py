@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.runtime.option_value import OptionValue
+from gateway.byte_size import written_bytes
+from gateway.runtime.option_value import Bytes, OptionValue
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
 CONFIG_OPTION: Final = "config"  # names the file itself, so it has no place in the file
@@ -44,6 +45,18 @@ class Option:
     @property
     def environment_name(self) -> str:
         return ENVIRONMENT_PREFIX + self.name.replace("-", "_").upper()
+
+    @property
+    def default_text(self) -> str:
+        """Returns the default as it may be given; "" where it is nothing."""
+        value = self.default
+        if isinstance(self.setting.value, Bytes) and isinstance(value, int):
+            return written_bytes(value)
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float):
+            return f"{value:g}"
+        return "" if value is None else str(value)
 
     def masked(self, value: object) -> object:
         """Returns the value, fit to be printed and logged."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from gateway.byte_size import BYTE_FORMS, read_bytes, written_bytes
 from gateway.errors import InvalidArgument
 from gateway.features.store_urls import split_stores, store_urls
 from gateway.records.sinks.target import parse_targets
@@ -71,6 +72,32 @@ class Whole:
             raise ValueError(allowed)
         try:
             value = int(given)
+        except ValueError:
+            raise ValueError(allowed) from None
+        if not self.low <= value <= self.high:
+            raise ValueError(allowed)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A number of bytes within bounds, with a unit or without."""
+
+    low: int
+    high: int
+    kind: str = "BYTES"
+    mask: Callable[[str], str] = masked_url
+
+    @property
+    def limits(self) -> str:
+        return f"{written_bytes(self.low)} to {written_bytes(self.high)}"
+
+    def read(self, given: object) -> int:
+        allowed = f"bytes from {self.limits}, {BYTE_FORMS}"
+        if isinstance(given, bool) or not isinstance(given, int | str):
+            raise ValueError(allowed)
+        try:
+            value = read_bytes(given) if isinstance(given, str) else given
         except ValueError:
             raise ValueError(allowed) from None
         if not self.low <= value <= self.high:

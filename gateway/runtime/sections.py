@@ -26,6 +26,7 @@ from gateway.runtime.option_value import (
     SINKS,
     SWITCH,
     WEBHOOK_URL,
+    Bytes,
     Choice,
     Number,
     Whole,
@@ -62,16 +63,16 @@ class ModelOptions:
         Path | None, Setting("File of public keys (PEM); versions that none of them signed do not load.", MAYBE_PATH)
     ] = None  # fmt: skip
     content_store_bytes: Annotated[
-        int, Setting("Copies that are not in use go when there is more; 0: they always do.", Whole(0, 1 << 50))
+        int, Setting("Copies that are not in use go when there is more; 0: they always do.", Bytes(0, 1 << 50))
     ] = 32 << 30  # fmt: skip
     prepared_models_bytes: Annotated[
-        int, Setting("Disk for models whose weights workers share; 0: each has its own.", Whole(0, 1 << 50))
+        int, Setting("Disk for models whose weights workers share; 0: each has its own.", Bytes(0, 1 << 50))
     ] = 32 << 30  # fmt: skip
     prepare_min_bytes: Annotated[
-        int, Setting("Workers share the weights of models that have this many bytes of them.", Whole(1, 1 << 50))
+        int, Setting("Workers share the weights of models that have this many bytes of them.", Bytes(1, 1 << 50))
     ] = 16 << 20  # fmt: skip
     response_cache_bytes: Annotated[
-        int, Setting("Bytes of answers that a worker keeps, of models that ask for it; 0: none.", Whole(0, 1 << 50))
+        int, Setting("Bytes of answers that a worker keeps, of models that ask for it; 0: none.", Bytes(0, 1 << 50))
     ] = 64 << 20  # fmt: skip
     load_on_demand: Annotated[
         bool,
@@ -81,7 +82,7 @@ class ModelOptions:
         int,
         Setting(
             "Versions in memory of all workers; with load-on-demand, the least recently used make room; 0: no limit.",
-            Whole(0, 1 << 50),
+            Bytes(0, 1 << 50),
         ),
     ] = 0
     poll_seconds: Annotated[float, Setting("Look for versions this often; 0: never.", Number(0, 3600))] = 2.0
@@ -120,7 +121,7 @@ class ProcessOptions:
     workers: Annotated[int, Setting("Worker processes; 0: one for each CPU.", Whole(0, 256))] = 0
     grace_seconds: Annotated[float, Setting("A stop waits this long for calls.", Number(0, 3600))] = 10.0
     worker_memory_bytes: Annotated[
-        int, Setting("Replace a worker that holds more memory, without losing a call; 0: never.", Whole(0, 1 << 50))
+        int, Setting("Replace a worker that holds more memory, without losing a call; 0: never.", Bytes(0, 1 << 50))
     ] = 0  # fmt: skip
     log_level: Annotated[str, Setting("What to tell.", Choice(("debug", "info", "warning", "error")))] = "info"
     log_format: Annotated[
@@ -150,7 +151,7 @@ class ListenOptions:
         bool, Setting("Answers tell the worker's load, by which clients and proxies can balance (ORCA).", SWITCH)
     ] = False  # fmt: skip
     insecure: Annotated[bool, Setting("Allow an address that other hosts can reach.", SWITCH)] = False
-    max_message_bytes: Annotated[int, Setting("Largest message.", Whole(4096, 2**31 - 1))] = 64 << 20
+    max_message_bytes: Annotated[int, Setting("Largest message.", Bytes(4096, 2**31 - 1))] = 64 << 20
     max_connections: Annotated[int, Setting("Connections a worker holds.", Whole(1, 1_000_000))] = 8192
     max_connections_per_address: Annotated[
         int,
@@ -239,7 +240,7 @@ class EventOptions:
 class LogOptions:
     rate: Annotated[float, Setting("Share of predictions that is logged.", Number(0, 1), name="log-rate")] = 1.0
     buffer_bytes: Annotated[
-        int, Setting("Rows waiting for disk.", Whole(1 << 20, 1 << 34), name="log-buffer-bytes")
+        int, Setting("Rows waiting for disk.", Bytes(1 << 20, 1 << 34), name="log-buffer-bytes")
     ] = 64 << 20  # fmt: skip
     policy: Annotated[
         str,
@@ -265,7 +266,7 @@ class LogOptions:
         int,
         Setting(
             "Parquet of the log goes, the oldest first, when there is more.",
-            Whole(1 << 20, 1 << 50),
+            Bytes(1 << 20, 1 << 50),
             name="log-retention-bytes",
         ),
     ] = 64 << 30
@@ -310,5 +311,5 @@ class CallLimits:
     ] = None
     max_in_flight: Annotated[int, Setting("Calls a worker holds at a time.", Whole(1, 1_000_000))] = 4096
     max_in_flight_bytes: Annotated[
-        int, Setting("Bytes of requests a worker holds at a time.", Whole(1 << 20, 1 << 40))
+        int, Setting("Bytes of requests a worker holds at a time.", Bytes(1 << 20, 1 << 40))
     ] = 1 << 30  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import replace
 from enum import Enum
 from time import time
 
+from gateway.byte_size import rounded_bytes
 from gateway.runtime.child import NO_SOCKETS, Settings
 from gateway.runtime.child_process import ChildProcess
 from gateway.runtime.liveness import Timing, overweight
@@ -97,7 +98,9 @@ class Service:
         held = child.resident_bytes()
         if not overweight(held, child.served_s(), limit_bytes, self._timing):
             return
-        reason = f"held {held >> 20} MiB of memory, more than the {limit_bytes >> 20} MiB of --worker-memory-bytes"
+        reason = (
+            f"held {rounded_bytes(held)} of memory, more than the {rounded_bytes(limit_bytes)} of --worker-memory-bytes"
+        )
         _log.warning("%s (%d) %s: it is replaced", self.name, child.pid, reason)
         if await self.roll(f"recycled: the one before it {reason}"):
             self.recycled += 1

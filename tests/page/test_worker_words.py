@@ -15,11 +15,16 @@ RESIDENCE = {"warm": 2, "cold": 98, "bytes": 3 << 20, "limit_bytes": 10 << 20}
         ({"start": None, "residence": None}, ""),
         ({"start": {"loaded": 1.0}}, "does not serve yet, all versions there after 1.0 s"),
         ({"start": {"serving": 2.0}}, "served after 2.0 s, versions still to come"),
-        ({"residence": RESIDENCE}, "2 versions in memory (3 of 10 MiB), 98 on demand"),
-        ({"residence": RESIDENCE | {"limit_bytes": 0}}, "2 versions in memory (3 MiB), 98 on demand"),
+        ({"residence": RESIDENCE}, "2 versions in memory (3.0 MiB of 10.0 MiB), 98 on demand"),
+        ({"residence": RESIDENCE | {"limit_bytes": 0}}, "2 versions in memory (3.0 MiB), 98 on demand"),
+        (
+            {"residence": RESIDENCE | {"bytes": 300 << 10, "limit_bytes": 700 << 10}},
+            "2 versions in memory (300.0 KiB of 700.0 KiB), 98 on demand",
+        ),
         (
             {"start": START, "residence": RESIDENCE},
-            "served after 2.2 s, all versions there after 31.0 s; 2 versions in memory (3 of 10 MiB), 98 on demand",
+            "served after 2.2 s, all versions there after 31.0 s; "
+            "2 versions in memory (3.0 MiB of 10.0 MiB), 98 on demand",
         ),
     ],
 )

@@ -11,7 +11,7 @@ from gateway.runtime.config import from_json
 from gateway.runtime.config_parser import load, parse
 from gateway.runtime.masking import masked_url
 from gateway.runtime.option import Option
-from gateway.runtime.option_value import COLLECTOR_URL, MAYBE_PATH, PATH, PATHS, REPOSITORIES, WEBHOOK_URL
+from gateway.runtime.option_value import COLLECTOR_URL, MAYBE_PATH, PATH, PATHS, REPOSITORIES, WEBHOOK_URL, Bytes
 from gateway.runtime.options import IGNORED, OPTIONS
 
 GATEWAY = Path(__file__).parents[2] / "gateway"
@@ -64,6 +64,14 @@ def test_an_argument_that_was_not_given_does_not_count() -> None:
             {},
             ("model-repository", "ftp://models/all", "only for a path or file://"),
         ),
+        (
+            {"content-store-bytes": "512MB"},
+            {},
+            {},
+            ("--content-store-bytes", '"512MB"', "0 to 1PiB", "a number or such as 64KiB, 512MiB, 2GiB"),
+        ),
+        ({}, {"GATEWAY_MAX_MESSAGE_BYTES": "3KiB"}, {}, ("GATEWAY_MAX_MESSAGE_BYTES", '"3KiB"', "4KiB to 2147483647")),
+        ({}, {}, {"log-buffer-bytes": "1.5MiB"}, ("log-buffer-bytes", '"1.5MiB"', "64KiB")),
         ({"grpc-prot": 1}, {}, {}, ("grpc-prot", "did you mean 'grpc-port'")),
         ({}, {}, {"modelrepository": "x"}, ("file", "modelrepository", "model-repository")),
         ({"grpc-port": 8002}, {}, {}, ("8002", "must differ")),
@@ -78,6 +86,27 @@ def test_what_is_not_allowed_is_named(
         parse(options, environ, file)
     for word in words:
         assert word in str(raised.value)
+
+
+BYTES = [option for option in OPTIONS if isinstance(option.setting.value, Bytes)]
+
+
+def test_options_in_bytes_are_those_of_that_name() -> None:
+    assert [option for option in OPTIONS if option.name.endswith("-bytes")] == BYTES
+
+
+@pytest.mark.parametrize("option", BYTES, ids=lambda option: option.name)
+def test_bytes_are_given_with_a_unit_or_without(option: Option) -> None:
+    for given in ("2MiB", str(2 << 20), " 2048KiB "):
+        environ = {option.environment_name: given}
+        for config in (
+            parse({option.name: given}, {}, {}),
+            parse({}, environ, {}),
+            parse({}, {}, {option.name: given}),
+        ):
+            assert getattr(getattr(config, option.section), option.field) == 2 << 20
+    assert getattr(getattr(parse({}, {}, {option.name: 2 << 20}), option.section), option.field) == 2 << 20
+    assert option.setting.value.read(option.default_text) == option.default
 
 
 def test_a_reachable_host_needs_insecure_and_is_warned_of() -> None:

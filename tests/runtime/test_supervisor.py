@@ -273,7 +273,7 @@ def test_a_worker_that_holds_too_much_memory_is_replaced_once_another_serves(tmp
         light = gateway.wait_ready("worker", other_than=heavy)
         child = wait_until(lambda: gateway.child("worker") if gateway.child("worker")["recycled"] else {})
         assert (child["pid"], child["recycled"], child["restarts"]) == (light, 1, 0)
-        assert "MiB of memory, more than the 100 MiB of --worker-memory-bytes" in str(child["reason"])
+        assert "MiB of memory, more than the 100.0 MiB of --worker-memory-bytes" in str(child["reason"])
         assert gateway.stop() == 0
 
 

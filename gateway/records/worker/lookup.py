@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gateway.byte_size import rounded_bytes
 from gateway.records.worker.block import HEAD, ROW
 from gateway.records.worker.frame import Frame, FrameKind, scan
 from gateway.records.worker.reading import DECODE_ERRORS, decode, parse_schema, peek_rows
@@ -117,8 +118,8 @@ class _SearchLog:
                 yield entry.segment, data
 
     def words(self, directory: Path) -> tuple[str, ...]:
-        size = f"{self._bytes / (1 << 20):.1f} MiB"
-        said = [f"the write-ahead logs of the answering host ({directory}): {self._count} segments, {size}"]
+        amount = f"{self._count} segments, {rounded_bytes(self._bytes)}"
+        said = [f"the write-ahead logs of the answering host ({directory}): {amount}"]
         if self._left:
             said.append(f"not {self._left} older segments: one search reads at most {READ_LIMIT_BYTES >> 30} GiB")
         said.append("not the Parquet files, where records go when a segment is full or old: query those by request_id")
