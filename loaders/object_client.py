@@ -24,3 +24,12 @@ class ObjectClient(Protocol):
 
 
 Options = Mapping[str, str]
+
+
+def not_made(error: Exception) -> str:
+    """Returns why there is no client, as its library says it in the first line of its error.
+
+    Nothing was asked for yet, so that line names no address.
+    """
+    why = str(error).partition("\n")[0].strip()[:200]
+    return f"the object store's client cannot be made: {why or type(error).__name__}"

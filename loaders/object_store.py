@@ -68,6 +68,17 @@ KINDS: Final[Mapping[str, ObjectStoreKind]] = {
 }
 
 
+def missing_client(repository: str) -> str:
+    """Returns why no worker could make the client of the URI, as where an account or a region is not named, else ""."""
+    parts = urlsplit(canonical(repository))
+    kind = KINDS[parts.scheme]
+    try:
+        kind.client(parts.netloc, dict(parse_qsl(parts.query)))
+    except UnsupportedUri as error:
+        return f"cannot be read: {error}; it is written {kind.form}"
+    return ""
+
+
 class ObjectStoreLoader:
     """The loader of the URIs of `KINDS`."""
 

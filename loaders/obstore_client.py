@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from loaders.errors import SourceChanged, SourceNotFound, SourceUnreadable, UnsupportedUri
-from loaders.object_client import Options
+from loaders.object_client import Options, not_made
 from loaders.remote_copy import RemoteFile
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _made() -> Iterator[None]:
     try:
         yield
     except (BaseError, ValueError, OSError) as error:
-        raise UnsupportedUri(f"the object store's client cannot be made: {type(error).__name__}") from error
+        raise UnsupportedUri(not_made(error)) from error
 
 
 @contextmanager

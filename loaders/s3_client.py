@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Final
 
 from loaders.errors import MALFORMED, SourceChanged, SourceNotFound, SourceUnreadable, UnsupportedUri
-from loaders.object_client import Options
+from loaders.object_client import Options, not_made
 from loaders.remote_copy import RemoteFile
 
 _CHUNK: Final = 8 << 20
@@ -77,7 +77,7 @@ def _client(endpoint: str, region: str) -> Any:
             config=compatible,
         )
     except (BotoCoreError, ValueError) as error:
-        raise UnsupportedUri(f"the object store's client cannot be made: {type(error).__name__}") from error
+        raise UnsupportedUri(not_made(error)) from error
 
 
 @contextmanager

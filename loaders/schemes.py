@@ -76,7 +76,7 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
         scheme: Scheme(
             f"{scheme}://",
             object_store.canonical,
-            lambda repository: "",
+            object_store.missing_client,
             lambda settings: object_store.ObjectStoreLoader(settings.uri, settings.store),
         )
         for scheme in object_store.KINDS

@@ -193,7 +193,7 @@ def _repositories(given: object) -> str:
     try:
         canonical(text)
     except UnsupportedUri as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"a path, or a URI that a loader reads; {error}") from None
     return ",".join(one if has_scheme(one) else str(Path(one).expanduser()) for one in split_uris(text))
 
 

@@ -84,5 +84,6 @@ def read_value(option: Option, given: object, source: str) -> object:
     try:
         return option.setting.value.read(given)
     except ValueError as error:
-        shown = json.dumps(option.masked(given), default=str)
+        told = ",".join(map(str, given)) if isinstance(given, list) else given  # as one writes several in one argument
+        shown = json.dumps(option.masked(told), default=str)
         raise InvalidArgument(f"{source}: {option.name} is {shown}, allowed: {error}") from None

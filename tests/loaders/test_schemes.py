@@ -94,6 +94,13 @@ def test_the_repository_that_is_missing_is_named(tmp_path: Path) -> None:
     assert missing(f"{tmp_path},{tmp_path / 'absent'}").startswith(f"'{tmp_path / 'absent'}' is not a directory")
 
 
+def test_an_object_store_without_its_account_is_refused_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    told = missing("az://models/prod")
+    assert "Account must be specified; it is written az://container/prefix?account=NAME" in told
+    assert missing("az://models/prod?account=name") == ""
+
+
 def test_what_no_readable_repository_has_is_unknown_and_not_absent(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     uri = f"{tmp_path / 'a'},s3://abc?endpoint=http%3A%2F%2F127.0.0.1%3A1"

@@ -164,6 +164,12 @@ def test_a_misspelt_environment_variable_is_warned_of_and_a_platforms_own_is_not
     assert "GATEWAY_GRPC_PROT" in warnings[0]
 
 
+def test_a_secret_in_an_argument_that_comes_several_times_is_masked() -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        parse({"model-repository": ["models", "s3://key:secret@bucket/x"]}, {}, {})
+    assert 'is "models,s3://key:***@bucket/x", allowed: a path, or a URI' in str(refusal.value)
+
+
 def test_secrets_are_masked_for_people_and_kept_for_children() -> None:
     config = parse({"redis-url": "rediss://me:s3cret@store:6380/2?password=s3cret"}, {}, {})
     assert "s3cret" not in repr(config)
