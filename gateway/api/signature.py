@@ -199,10 +199,8 @@ class Signatures:
 
 def unexpected_input(name: str, signature: Signature) -> InvalidArgument:
     """Returns the refusal of an input that the version does not have."""
-    return InvalidArgument(
-        f"unexpected inference input {shown(name)} for model {signature.model!r}; "
-        f"its inputs are {', '.join(signature.plans)}"
-    )
+    known = f"its inputs are {', '.join(signature.plans)}" if signature.plans else "it takes no inputs"
+    return InvalidArgument(f"unexpected inference input {shown(name)} for model {signature.model!r}; {known}")
 
 
 def _listed(shape: Sequence[int]) -> str:

@@ -112,7 +112,7 @@ def _check(server: str, place: Path, model: str, version: str, *, may_break: boo
         if not may_break:
             raise Failure(
                 failure.exit_code,
-                f"{failure}\nNobody can tell whether a route or a rollback needs version {version!r}, so nothing was "
+                f"{failure}. Nobody can tell whether a route or a rollback needs version {version!r}, so nothing was "
                 f"done; --may-break-routes goes on all the same",
             ) from None
         say(f"{failure}; going on without its rules")

@@ -111,7 +111,7 @@ def _shown(tensor: SentTensor, place: int) -> str:
     array, datatype = received(tensor), BY_NAME[tensor.datatype]
     if datatype.is_float:
         return f"{_floats(array, datatype).reshape(-1)[place]:.6g}"
-    return ascii(array.reshape(-1)[place])[:80]
+    return ascii(array.reshape(-1)[place : place + 1].tolist()[0])[:80]
 
 
 def _elements_of(datatype: Datatype) -> tuple[type, ...]:

@@ -73,6 +73,7 @@ def test_missing_inputs_are_named() -> None:
 
 def test_unknown_and_repeated_inputs_are_refused() -> None:
     refused(raw_request(name="z"), rows_of_four(), "unexpected inference input 'z' for model 'm'; its inputs are x")
+    refused(raw_request(name="z"), signature([]), "unexpected inference input 'z' for model 'm'; it takes no inputs")
     request = raw_request()
     request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
     request.raw_input_contents.append(bytes(16))

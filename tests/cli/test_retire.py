@@ -144,6 +144,8 @@ async def test_without_rules_nothing_is_done_unless_the_risk_is_named(tmp_path: 
     words = ["retire", "m", "1", "--model-repository", str(tmp_path), "--server", "127.0.0.1:1"]
     refusal = await asyncio.to_thread(CliRunner().invoke, app, words)
     assert refusal.exit_code == 3
+    assert ". Nobody can tell" in refusal.stderr
+    assert "\\n" not in refusal.stderr
     assert "--may-break-routes" in refusal.stderr
     assert version.is_dir()
     done = await asyncio.to_thread(CliRunner().invoke, app, [*words, "--may-break-routes"])

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ from gateway.publish.checklist import (
     rows_check,
 )
 from gateway.publish.checklist_page import render_checklist
+from gateway.publish.golden_requests import difference
+from gateway.replay.run_message import sent
 from gateway.tensor import Datatype, TensorSpec
 
 X = TensorSpec("x", Datatype.FP32, (-1, 4))
@@ -71,6 +74,22 @@ def test_golden_requests_must_be_answered_as_expected() -> None:
     assert golden_check(GoldenOutcome(2)).state is CheckState.PASS
     failed = golden_check(GoldenOutcome(9, tuple("abcd")))
     assert failed == Check("golden", CheckState.FAIL, "4 of 9 requests are answered otherwise: a; b; c and 1 more")
+
+
+@pytest.mark.parametrize(
+    ("datatype", "expected", "answered", "text"),
+    [
+        (Datatype.INT64, np.array([1, 2]), np.array([1, 3]), "at 1 3, expected 2"),
+        (Datatype.BOOL, np.array([True]), np.array([False]), "at 0 False, expected True"),
+        (Datatype.FP32, np.array([0.5], "<f4"), np.array([0.75], "<f4"), "at 0 0.75, expected 0.5"),
+        (Datatype.BYTES, np.array([b"a"], object), np.array([b"b"], object), "at 0 b'b', expected b'a'"),
+    ],
+)
+def test_an_answer_that_differs_is_told_by_its_values(
+    datatype: Datatype, expected: np.ndarray, answered: np.ndarray, text: str
+) -> None:
+    told = difference([sent("y", datatype, expected)], [sent("y", datatype, answered)], 0.0)
+    assert told == f"output 'y' has 1 other elements: {text}"
 
 
 def test_budgets_are_held() -> None:
