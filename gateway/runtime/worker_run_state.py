@@ -18,8 +18,13 @@ def make_run_state(config: Config, boot: str) -> SharedRunState:
 
     Order: once in a process, whose stacks go to the file of its `boot` from then on if it crashes.
     """
-    page = RunPage(page_path(config.run_dir, boot))
-    faulthandler.enable(fault_path(config.run_dir, boot).open("wb"))  # which keeps the file open
+    try:
+        page = RunPage(page_path(config.run_dir, boot))
+        faulthandler.enable(fault_path(config.run_dir, boot).open("wb"))  # which keeps the file open
+    except OSError as error:
+        _log.warning("what this worker runs is not known if it dies: %s has no room for it: %s", config.run_dir, error)
+        page = RunPage()
+        faulthandler.enable()
     refusals = Refusals(config.run_dir)
     if refusals.lives is not None and not refusals.lives.claim(boot):
         _log.warning("the other workers will learn of this one's death from the supervisor alone")

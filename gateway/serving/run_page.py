@@ -49,15 +49,25 @@ class RunPage:
     """The writing side, in a worker. Threads may enter and leave at once."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Makes the file, readable by this user alone; without a path the page is known to this process only."""
+        """Makes the file, readable by this user alone; without a path the page is known to this process only.
+
+        Its place on the disk is taken now: the kernel kills who writes into a mapped file for which there is none left.
+
+        Raises: OSError, also where the disk is full; no file is left then.
+        """
         if path is None:
             self._memory = mmap.mmap(-1, PAGE_BYTES)
         else:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                os.ftruncate(descriptor, PAGE_BYTES)
+                rest = memoryview(bytes(PAGE_BYTES))
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
                 self._memory = mmap.mmap(descriptor, PAGE_BYTES)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
             finally:
                 os.close(descriptor)
         self.words = memoryview(self._memory).cast("Q")

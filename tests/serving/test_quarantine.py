@@ -1,5 +1,6 @@
 """What a worker was running when it died, what follows from that, and how its siblings learn of it."""
 
+import resource
 from pathlib import Path
 from threading import get_ident
 from time import monotonic
@@ -15,6 +16,7 @@ from gateway.serving.run_page import (
     LOOP_SLOT,
     MAX_DIGESTS,
     NO_SLOT,
+    PAGE_BYTES,
     SLOTS,
     RunPage,
     UnfinishedRun,
@@ -56,6 +58,22 @@ def test_a_page_says_what_had_begun_and_not_ended(tmp_path_factory: pytest.TempP
     page.leave(LOOP_SLOT)
     page.give_slot(slot)
     assert unfinished_runs(path) == []
+
+
+def test_a_page_has_its_place_on_the_disk_before_anything_is_written_to_it(tmp_path: Path) -> None:
+    RunPage(tmp_path / "boot")
+    assert (tmp_path / "boot").stat().st_blocks * 512 >= PAGE_BYTES
+
+
+def test_a_page_for_which_the_disk_has_no_place_is_none(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE_BYTES // 2, hard))  # EFBIG stands for ENOSPC
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            RunPage(tmp_path / "boot")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=6))
