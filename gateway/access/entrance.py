@@ -3,7 +3,7 @@
 1. What is new is read whole and checked before it takes the old one's place: a broken or missing file changes nothing
    but `trouble`. A file that changes is read once it has been the same for two looks, so half of one never counts.
 2. What was sound is kept on disk as well, so that a worker which starts while a file is broken, or while the issuer is
-   away, knows who everybody is.
+   away, knows who everybody is. It is kept by where it came from: what another file or issuer said counts no more.
 3. The issuer's keys are fetched now and then, and at once for a token that names a key which is not known, but never
    more often than the least time between two tries. Whatever an issuer answers, and however slowly, files are read
    meanwhile: a token that was revoked is not good for longer. A fetch without an end is left to itself on its thread,
@@ -11,6 +11,7 @@
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -64,13 +65,14 @@ class Watched(Generic[_T]):
         self.value: _T | None = None
 
     def restore(self) -> None:
-        """Takes what an earlier process kept, if nothing better is there."""
+        """Takes what an earlier process kept, if nothing better is there; says so where something is wrong."""
         if self.value is None and self._kept is not None:
             try:
                 self.value = self._parse(_read(self._kept))
             except (InvalidArgument, OSError):
                 return
-            _log.warning("%s: going on with what was last read of it", self._what)
+            if self.trouble:
+                _log.warning("%s: going on with what was last read of it", self._what)
 
     def take(self, text: str) -> bool:
         """Makes the text the content if it is sound; returns whether anything is different then."""
@@ -141,9 +143,11 @@ class Entrance:
         self._files = files
         self._monotonic_s = monotonic_s
         self.denials = Denials()
-        self._tokens: Watched[StaticTokens] = Watched("access-tokens", parse_tokens, _in(kept, "tokens"))
-        self._roles: Watched[Roles] = Watched("access-roles", parse_roles, _in(kept, "roles"))
-        self._keys: Watched[SigningKeys] = Watched("jwt-keys", parse_keys, _in(kept, "keys"))
+        self._tokens: Watched[StaticTokens] = Watched(
+            "access-tokens", parse_tokens, _kept(kept, "tokens", files.tokens)
+        )
+        self._roles: Watched[Roles] = Watched("access-roles", parse_roles, _kept(kept, "roles", files.roles))
+        self._keys: Watched[SigningKeys] = Watched("jwt-keys", parse_keys, _kept(kept, "keys", files.keys))
         self._fetch_at_s = 0.0
         self._tried_s = float("-inf")
         self._wanted = False
@@ -154,7 +158,7 @@ class Entrance:
         for watched, path in self._by_path():
             watched.restore()
             if path is not None and watched.value is None:
-                raise InvalidArgument(watched.trouble)
+                raise InvalidArgument(f"{watched.trouble} ({path}); nothing sound of it was read before")
         self._keys.restore()
         self.gatekeeper = Gatekeeper(self._directory(), wall_s=wall_s, unknown_key=self._want_keys)
 
@@ -259,5 +263,8 @@ def _read(path: Path) -> str:
         raise InvalidArgument("the text is not UTF-8") from None
 
 
-def _in(directory: Path | None, name: str) -> Path | None:
-    return directory / name if directory is not None else None
+def _kept(directory: Path | None, name: str, source: Path | str | None) -> Path | None:
+    """Returns the file that keeps what came from there, and from nowhere else."""
+    if directory is None:
+        return None
+    return directory / f"{name}-{hashlib.sha256(str(source).encode()).hexdigest()[:16]}"

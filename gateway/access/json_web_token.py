@@ -64,7 +64,10 @@ class SigningKeys:
         if key is None and not key_id and len(self._keys) == 1:
             (key,) = self._keys.values()
         if key is None:
-            raise UnknownKey("the token names a signing key that is not known: ask its issuer for a new token")
+            raise UnknownKey(
+                "the token names a signing key that is not known: the issuer's keys are being looked at again, so try"
+                " once more in 10 s, and then ask the issuer for a new token"
+            )
         return key
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from gateway.access.json_web_token import LIMIT_BYTES
 
 LIMIT_S: Final = 5.0
+_OTHER_AUTHORITIES: Final = "; SSL_CERT_FILE in the gateway's environment names other authorities than the system's"
 _CHUNK: Final = 1 << 16
 
 
@@ -114,4 +115,5 @@ def _answer(url: str) -> tuple[str, str]:
         error.close()
         return "", str(error.reason or error)
     except (OSError, ValueError) as error:
-        return "", str(getattr(error, "reason", None) or error)
+        why = getattr(error, "reason", None) or error
+        return "", f"{why}{_OTHER_AUTHORITIES if isinstance(why, ssl.SSLCertVerificationError) else ''}"

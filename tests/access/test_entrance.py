@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def test_a_worker_that_starts_while_a_file_is_broken_goes_on_with_what_was_kept(
 ) -> None:
     kept = tmp_path / "kept"
     entrance(clock, AccessFiles(tokens=tokens), kept)
-    assert (kept / "tokens").stat().st_mode & 0o077 == 0
+    (file,) = kept.glob("tokens-*")
+    assert file.stat().st_mode & 0o077 == 0
     tokens.write_text("oops")
     made = entrance(clock, AccessFiles(tokens=tokens), kept)
     assert made.gatekeeper.authorize(INFER, bearer("infer"), ()).name == "infer"
@@ -289,6 +291,24 @@ async def test_while_the_issuer_is_away_its_old_keys_count(
     web.down = False
     clock.now_s += RETRY_S
     await looked_until(made, lambda: made.trouble == "")
+
+
+async def test_what_was_kept_of_another_file_or_issuer_counts_no_more(
+    clock: Clock, tokens: Path, web: Published, issuer: Issuer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, elsewhere = tmp_path / "kept", tmp_path / "elsewhere"
+    made = entrance(clock, replace(files(web, tmp_path / "roles"), tokens=tokens), kept)
+    await made.prepare()
+    again = entrance(clock, replace(files(web, tmp_path / "roles"), tokens=tokens), kept)
+    assert again.gatekeeper.authorize(APPLY, signed(issuer, "first"), ()).name == "alice"
+    assert not [record for record in caplog.records if record.levelname != "INFO"], "nothing was wrong"
+    web.down = True
+    other = entrance(clock, replace(files(web, tmp_path / "roles"), keys=f"{web.url}?another"), kept)
+    await other.prepare()
+    with pytest.raises(Unauthenticated, match="signing key that is not known"):
+        other.gatekeeper.authorize(APPLY, signed(issuer, "first"), ())
+    with pytest.raises(InvalidArgument, match=r"access-tokens: cannot be read: No such file .*elsewhere"):
+        entrance(clock, AccessFiles(tokens=elsewhere), kept)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"\xff", b"[" * 100, b"x" * (2 << 20)], ids=["none", "bytes", "deep", "large"])
