@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -19,6 +20,7 @@ from typing import Final
 import msgspec
 
 import gateway
+from gateway.access.entrance import Entrance
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.loopback import is_this_host
 from gateway.page.host_view import HostView, host_view
@@ -44,13 +46,14 @@ from gateway.runtime.trace_export import TraceExport, make_trace_export
 from gateway.telemetry.drift_states import REPORT_FILE as DRIFT_FILE
 from gateway.telemetry.exposition import HostMetrics, format_of, text
 from gateway.telemetry.gone_versions import GoneVersions, Key
-from gateway.telemetry.keys import Gauge
+from gateway.telemetry.keys import Gauge, Sum
 from gateway.telemetry.published import PERFORMANCE_FILE, PublishedReport, published, versions_of
 from gateway.telemetry.sums import Tree, listed
 from gateway.telemetry.totals import KeptTotals, Totals
 
 POLL_SECONDS: Final = 1.0
 _ANSWER_LIMIT_S: Final = 1.0
+_OWN_SLOT: Final = -1  # no worker's
 _FRESH_S: Final = 5.0  # a worker that was not heard for so long has no gauges
 _KEPT_FILE: Final = "totals.json"
 _log = logging.getLogger(__name__)
@@ -80,18 +83,24 @@ class ControlProcess:
         self.traffic = TrafficWindow()
         self._instance = instance
         self._clock = clock
-        self.peers = Peers(config.socket_dir, own_slot=-1, slots=config.process.workers)
+        self.peers = Peers(config.socket_dir, own_slot=_OWN_SLOT, slots=config.process.workers)
         self._totals = Totals()
         self._gone = GoneVersions()
         self._published_versions: set[Key] = set()
         self._publisher: EventPublisher | None = None
         self._traces: TraceExport | None = None
+        self._entrance: Entrance | None = None
+        self._boot = uuid.uuid4().hex
         self._polls: JointRun[None] = JointRun(self._poll)
         self._scrapes: dict[str, JointRun[HttpResponse]] = {}  # by format
 
     def attach(self, publisher: EventPublisher) -> None:
         """Tells the publisher every state that is polled from now on."""
         self._publisher = publisher
+
+    def count_callers(self, entrance: Entrance) -> None:
+        """Counts, and tells of, whom this port refuses as whom the workers do."""
+        self._entrance = entrance
 
     def export_traces(self, traces: TraceExport) -> None:
         """Gives it the traces that workers tell as they end, and shows what became of all."""
@@ -124,7 +133,8 @@ class ControlProcess:
         self.traffic.look(self._totals.sums(), self._wall_s())
         self._keep()
         if self._publisher is not None:
-            self._publisher.observe(self._gauges(), self._children(), self._drift.read())
+            own: Tree = {Gauge.ACCESS: self._entrance.status()} if self._entrance is not None else {}
+            self._publisher.observe(self._gauges(), self._children(), self._drift.read(), own)
 
     async def poll(self) -> None:
         """Brings the totals up to date with what the workers that answer have counted."""
@@ -135,6 +145,9 @@ class ControlProcess:
         for slot, answer in answers.items():
             if not isinstance(answer, GatewayError):
                 self._take(slot, answer)
+        if self._entrance is not None:
+            own = {"sums": {Sum.ACCESS: dict(self._entrance.denied())}, "gauges": {}}
+            self._totals.heard(_OWN_SLOT, self._boot, own, self._clock())
         self._totals.fold(self._clock())
         self._end_series()
 
@@ -253,7 +266,9 @@ class ControlProcess:
         )
 
     def _gauges(self) -> Mapping[int, Tree]:
-        return self._totals.gauges(self._clock(), _FRESH_S)
+        """Returns what each worker that answers says now, by slot."""
+        told = self._totals.gauges(self._clock(), _FRESH_S)
+        return {slot: values for slot, values in told.items() if slot != _OWN_SLOT}
 
     def _children(self) -> tuple[Tree, ...]:
         children = self._state().get("children")
@@ -315,6 +330,7 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
         if entrance is not None:
+            control.count_callers(entrance)
             await entrance.prepare()
         await http.start()
         stack.push_async_callback(http.close)

@@ -92,9 +92,14 @@ class EventPublisher:
         finally:
             await self._changes.aclose()
 
-    def observe(self, gauges: Mapping[int, Tree], children: Iterable[Tree], drift: Tree | None = None) -> None:
-        """Tells what is different from the last time; what was told is kept on disk for a successor."""
-        self._observed, happenings = observe(self._observed, gauges, children)
+    def observe(
+        self, gauges: Mapping[int, Tree], children: Iterable[Tree], drift: Tree | None = None, own: Tree | None = None
+    ) -> None:
+        """Tells what is different from the last time; what was told is kept on disk for a successor.
+
+        `own` is what this process says of the callers at its own port.
+        """
+        self._observed, happenings = observe(self._observed, gauges, children, own or {})
         self._drift, drifted = observe_drift(self._drift, drift or {})
         for one in (*happenings, *drifted):
             at_us = int(self._wall_s() * 1e6)

@@ -18,6 +18,8 @@ from gateway.telemetry.sums import Tree, branch, listed
 KEPT: Final = 1000
 CONTENT_TYPE: Final = "application/cloudevents+json"
 LINES_TYPE: Final = "application/x-ndjson"
+_OWN: Final = -1  # the slot of no worker
+_NOTHING: Final[Tree] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +123,20 @@ class Observed:
     denied: Mapping[str, str] = field(default_factory=dict)
 
 
-def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tree]) -> tuple[Observed, list[Happening]]:
+def observe(
+    before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tree], own: Tree = _NOTHING
+) -> tuple[Observed, list[Happening]]:
     """Returns the states now, and what happened since `before`.
 
-    `gauges` are those of the workers that answer, by slot; `children` is the supervisor's list of processes. A fact
+    `gauges` are those of the workers that answer, by slot, `own` those of the process at the operators' port, which has
+    callers as they have; `children` is the supervisor's list of processes. A fact
     about the host holds as soon as one worker says the worse, or all of them say the better: N workers that lose the
     store are one event.
     """
     workers = {str(child.get("slot")): child for child in children if child.get("role") == "worker"}
     versions, reasons = _versions(before.versions, gauges)
     suspects = _quarantine(gauges)
+    denied = _denied({**gauges, _OWN: own})
     after = Observed(
         workers={slot: str(child.get("state")) for slot, child in workers.items()},
         restarts={slot: str(child.get("restarts")) for slot, child in workers.items()},
@@ -143,13 +149,13 @@ def observe(before: Observed, gauges: Mapping[int, Tree], children: Iterable[Tre
         quarantine={name: fact for name, (fact, _) in suspects.items()} if gauges else before.quarantine,
         certificate=_certificate(before.certificate, gauges),
         tls=_trouble(gauges, Gauge.TLS) if gauges else before.tls,
-        access=_trouble(gauges, Gauge.ACCESS) if gauges else before.access,
-        denied={name: str(told.get("count")) for name, told in _denied(gauges).items()} if gauges else before.denied,
+        access=_trouble({**gauges, _OWN: own}, Gauge.ACCESS) if gauges else before.access,
+        denied={name: str(told.get("count")) for name, told in denied.items()} if gauges else before.denied,
     )
     happenings = [*_worker_happenings(before, after, workers), *_rule_happenings(before, after, gauges)]
     if after.tls not in ("", before.tls):
         happenings.append(Happening(EventType.TLS_REFUSED, "", {"reason": after.tls}))
-    happenings += _access_happenings(before, after, _denied(gauges))
+    happenings += _access_happenings(before, after, denied)
     if after.certificate != before.certificate and before.certificate:
         happenings.append(Happening(EventType.TLS_RENEWED, "", {"certificate": after.certificate}))
     for name in sorted(versions.keys() | before.versions.keys()):

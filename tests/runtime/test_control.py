@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.access.denials import Reason
+from gateway.access.entrance import AccessFiles, Entrance
 from gateway.errors import Code, InvalidArgument
 from gateway.runtime.access_options import AccessOptions
 from gateway.runtime.config import Config
@@ -170,6 +172,24 @@ async def test_readiness_names_no_workers_where_callers_must_prove_who_they_are(
     guarded = replace(config, access=AccessOptions(tokens=config.run_dir / "tokens"))
     answer = await ControlProcess(guarded, "run", lambda: 0.0).ready(SCRAPE)
     assert json.loads(answer.body) == {"ready": False}
+
+
+async def test_whom_the_operators_port_refuses_is_counted_as_whom_workers_refuse(config: Config) -> None:
+    async def shown(control: ControlProcess) -> list[str]:
+        lines = (await control.metrics(SCRAPE)).body.decode().splitlines()
+        return [line for line in lines if line.startswith('gateway_access_denied_total{reason="role"}')]
+
+    nowhere = Entrance(AccessFiles(), wall_s=lambda: 0.0, monotonic_s=lambda: 0.0, kept=None)
+    refused = ['gateway_access_denied_total{reason="role"} 2.0']
+    control = ControlProcess(config, "run-1", asyncio.get_running_loop().time)
+    control.count_callers(nowhere)
+    for _ in range(2):
+        nowhere.denials.note(Reason.ROLE, "infer", "/metrics")
+    assert await shown(control) == refused
+    await control.step()
+    successor = ControlProcess(config, "run-1", asyncio.get_running_loop().time)
+    successor.restore()
+    assert await shown(successor) == refused
 
 
 async def test_what_drift_found_last_is_shown_as_it_was_published(config: Config) -> None:

@@ -254,5 +254,7 @@ def test_refused_callers_are_told_by_reason_and_broken_files_once() -> None:
     ]
     before, told = observe(before, {0: seen(7, "access-roles: oops")}, [])
     assert told == []
+    _, told = observe(before, {0: seen(7)}, [], seen(3))  # at the operators' port
+    assert [one.data["count"] for one in told] == [3]
     _, told = observe(before, {0: seen(1)}, [])  # another worker in its place
     assert [one.data["count"] for one in told] == [1]
