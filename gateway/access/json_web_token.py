@@ -66,7 +66,7 @@ class SigningKeys:
         if key is None:
             raise UnknownKey(
                 "the token names a signing key that is not known: the issuer's keys are being looked at again, so try"
-                " once more in 10 s, and then ask the issuer for a new token"
+                " once more in 10 s, and then ask its issuer for a new token"
             )
         return key
 
