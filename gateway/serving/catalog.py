@@ -217,7 +217,7 @@ class Catalog(PinnedVersions):
             if self._first is None:  # what routes named before a restart is what a rollback leads to
                 self._rollback = {model: frozenset(pins) for model, pins in self._view.intents.pins.items()}
             begun = self._act(self._view)
-        if self._first is None:
+        if self._first is None and not self._view.is_blind:
             self._first = set(begun)
         return begun
 

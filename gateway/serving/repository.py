@@ -86,6 +86,7 @@ class ModelRepository:
         self._known: dict[str, ModelFolder] = {}
         self._passed_over: dict[str, str] = {}
         self._trouble = ""
+        self._was_listed = False
         self._seen_s: float | None = None
 
     def scan(self) -> Mapping[str, ModelFolder]:
@@ -119,9 +120,14 @@ class ModelRepository:
             )
         for path in sorted(passed_over.keys() - self._passed_over.keys())[:_MAX_WARNED]:
             logger.warning("passed over in the model repository: path=%s reason=%s", path, passed_over[path])
-        self._known, self._passed_over = folders, passed_over
+        self._known, self._passed_over, self._was_listed = folders, passed_over, True
         self._trouble = "; ".join(f"cannot be listed: {reason}" for reason in listing.unreadable.values())
         return folders
+
+    @property
+    def was_listed(self) -> bool:
+        """Whether a scan has shown what is there."""
+        return self._was_listed
 
     @property
     def passed_over(self) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gateway.errors import GatewayError
+from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.candidate import Candidate
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.intents import Intents
@@ -33,7 +33,8 @@ class RepositoryView:
 
     `overrides` are the configurations that replace config.pbtxt; `passed_over` names what cannot be a version, and why;
     `kept` has the models that are gone from the repository, as the content store has them, because a route names them;
-    `trouble` says which of several repositories could not be listed.
+    `trouble` says which of several repositories could not be listed, or with `is_blind` that none could be since the
+    process began: what routes need of it is in `kept`, and what else there is nobody knows.
     """
 
     folders: Mapping[str, ModelFolder]
@@ -42,6 +43,7 @@ class RepositoryView:
     passed_over: Mapping[str, str]
     kept: Mapping[str, ModelFolder] = field(default_factory=dict)
     trouble: str = ""
+    is_blind: bool = False
 
     def loadable_pins(self) -> Mapping[str, Mapping[str, str]]:
         """Returns the digests of routed versions by model and version, where the model's configuration is known."""
@@ -93,12 +95,18 @@ def read_view(
 
     `store` has what routes need of models that are gone.
 
-    Raises: FailedPrecondition, if the repository cannot be listed.
+    Raises: FailedPrecondition, if the repository cannot be listed, and nothing is kept that could serve meanwhile.
     """
     overrides = dict(_parsed(intents.overrides))
     if override is not None:
         overrides[model] = override
-    folders = repository.scan()
+    try:
+        folders = repository.scan()
+    except FailedPrecondition as error:
+        blind = {} if store is None or repository.was_listed else dict(_kept({}, intents, store))
+        if not blind:
+            raise
+        return RepositoryView({}, intents, overrides, {}, blind, str(error), is_blind=True)
     kept = dict(_kept(folders, intents, store)) if store is not None else {}
     return RepositoryView(folders, intents, overrides, repository.passed_over, kept, repository.trouble)
 

@@ -155,6 +155,32 @@ async def test_a_routed_version_whose_directory_vanished_is_loaded_from_its_copy
         assert version.digest in await live.catalog.copies.tend(time.time())
 
 
+async def test_routed_versions_serve_after_a_restart_while_the_repository_is_away(tmp_path: Path) -> None:
+    """A worker that was replaced meanwhile served nothing, with the copies beside it."""
+    async with opened(tmp_path) as live:
+        for model in ("m", "n"):
+            models.write_version(live.root, model, "1", models.affine(9.0))
+        await live.catalog.poll()
+        await live.catalog.require("m", ["1"])
+        await live.settled()
+    async with opened(tmp_path) as live:
+        os.rename(live.root, tmp_path / "away")
+        await live.catalog.start(0.0)
+        assert "cannot be listed" in live.catalog.trouble
+        await live.catalog.require("m", ["1"])
+        version = live.catalog.version("m", "1")
+        assert answer(version) == 9.0
+        with pytest.raises(UnknownModel):
+            live.catalog.newest("n")
+        await live.catalog.poll()
+        assert not live.catalog.ready(), "nobody knows what else there is"
+        os.rename(tmp_path / "away", live.root)
+        await live.catalog.poll()
+        assert live.catalog.ready()
+        assert (live.catalog.version("m", "1"), live.catalog.trouble) == (version, "")
+        assert answer(live.catalog.newest("n")) == 9.0
+
+
 async def test_a_replacement_is_recorded_before_it_takes_effect_or_waits(tmp_path: Path) -> None:
     seen: list[tuple[Replacement, float]] = []
     reachable, polls_again = False, asyncio.Event()
