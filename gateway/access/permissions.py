@@ -109,7 +109,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, Permission]]] = {
             _READER,
             field="model",
             listed=(("versions", "model"), ("passed_over", "path"), ("pins", "model")),
-            hidden=("pins.ensemble", "pins.source"),  # of whatever models and repositories
+            hidden=("pins.ensemble", "pins.source", "trouble"),  # of whatever models and repositories
         ),
         "TailLog": _need(_READER, field="model", listed=(("", "model"),)),
         "SendFeedback": _need(_INFER, scope=Scope.HANDLER),

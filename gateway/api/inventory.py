@@ -36,7 +36,7 @@ class Inventory:
             if request.model in ("", pin.model)
         ]
         versions = [version_message(self._catalog, status, elsewhere) for status in own]
-        return pb.ModelsResponse(versions=versions, passed_over=passed_over, pins=pins)
+        return pb.ModelsResponse(versions=versions, passed_over=passed_over, pins=pins, trouble=self._catalog.trouble)
 
     async def workers(self, request: pb.WorkersRequest, context: object) -> pb.WorkersResponse:
         workers, revision = await self._control.workers()

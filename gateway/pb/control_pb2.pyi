@@ -1197,14 +1197,16 @@ class StepPin(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., ensemble: _Optional[str] = ..., step: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class ModelsResponse(_message.Message):
-    __slots__ = ("versions", "passed_over", "pins")
+    __slots__ = ("versions", "passed_over", "pins", "trouble")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     PASSED_OVER_FIELD_NUMBER: _ClassVar[int]
     PINS_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersionState]
     passed_over: _containers.RepeatedCompositeFieldContainer[PassedOver]
     pins: _containers.RepeatedCompositeFieldContainer[StepPin]
-    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ..., passed_over: _Optional[_Iterable[_Union[PassedOver, _Mapping]]] = ..., pins: _Optional[_Iterable[_Union[StepPin, _Mapping]]] = ...) -> None: ...
+    trouble: str
+    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersionState, _Mapping]]] = ..., passed_over: _Optional[_Iterable[_Union[PassedOver, _Mapping]]] = ..., pins: _Optional[_Iterable[_Union[StepPin, _Mapping]]] = ..., trouble: _Optional[str] = ...) -> None: ...
 
 class TailLogRequest(_message.Message):
     __slots__ = ("model", "backlog", "follow")

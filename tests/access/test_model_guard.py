@@ -40,7 +40,7 @@ class Control:
     async def Models(self, request: pb.ModelsRequest, context: object) -> pb.ModelsResponse:
         mine = pb.StepPin(model="mine", version="1", ensemble="hers", step=1, source="uri")
         hers = pb.StepPin(model="hers", version="2", ensemble="e", step=1, source="uri")
-        return pb.ModelsResponse(pins=[mine, hers])
+        return pb.ModelsResponse(pins=[mine, hers], trouble="hers is away")
 
     def __getattr__(self, name: str) -> object:
         return self.Workers  # whatever else the table names is not called here
@@ -136,3 +136,4 @@ async def test_who_reads_few_models_learns_nothing_of_the_ensembles_of_others(gu
         answer = await guarded.Models(pb.ModelsRequest(), caller)
         assert [(pin.model, pin.ensemble, pin.source) for pin in answer.pins] == shown
         assert [pin.version for pin in answer.pins] == ["1", "2"][: len(shown)]
+        assert answer.trouble == (HIDDEN if caller is FEW else "hers is away")

@@ -47,6 +47,19 @@ async def test_each_folder_that_is_passed_over_has_a_line_of_its_own(shell: Shel
     assert passed.keys() - {"passed_over"} == entries[0].keys()
 
 
+async def test_a_repository_that_cannot_be_read_is_told(shell: Shell) -> None:
+    stand = shell.worker.stand
+    away = stand.repository.rename(stand.repository.with_name("away"))
+    try:
+        await stand.catalog.poll()
+        lines = (await shell.done("models")).splitlines()
+    finally:
+        away.rename(stand.repository)
+        await stand.catalog.poll()
+    assert [line for line in lines if line.startswith("the last look at the repository changed nothing: ")]
+    assert "the last look" not in await shell.done("models")
+
+
 async def test_a_model_that_is_not_there_is_an_error_that_names_those_that_are(shell: Shell) -> None:
     for output in ("table", "wide", "json"):
         result = await shell.run("models", "nosuch", "-o", output)
