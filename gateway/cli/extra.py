@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gateway.cli.exits import Exit, Failure
-
-ANALYSIS = ("duckdb", "scipy")
+from gateway.drift.report.analysis_extra import missing_analysis
 
 
 @contextmanager
@@ -14,9 +13,7 @@ def analysis() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        name = (error.name or "").partition(".")[0]
-        if name not in ANALYSIS:
+        missing = missing_analysis(error, "this command")
+        if not missing:
             raise
-        raise Failure(
-            Exit.USAGE, f"this command needs {name}: pip install 'model-serving-gateway[analysis]' installs it"
-        ) from None
+        raise Failure(Exit.USAGE, missing) from None

@@ -8,6 +8,7 @@ from typing import IO
 
 import msgspec
 
+from gateway.drift.report.analysis_extra import missing_analysis
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.replay.replay_question import ReplayMessage, ReplayQuestion, RerunQuestion
 from gateway.serving.probe_child import end_with_parent
@@ -31,10 +32,10 @@ def main() -> None:
         except GatewayError as error:
             message = ReplayMessage(error=str(error), is_usage=isinstance(error, InvalidArgument))
         except ModuleNotFoundError as error:  # an extra: the rest of the gateway does without it
-            missing = (error.name or "").partition(".")[0]
-            message = ReplayMessage(
-                error=f"a replay needs {missing}: pip install 'model-serving-gateway[analysis]' installs it"
-            )
+            missing = missing_analysis(error, "a replay")
+            if not missing:
+                raise
+            message = ReplayMessage(error=missing, is_usage=True)
         except (OSError, MemoryError) as error:
             message = ReplayMessage(error=f"the replay failed: {error}")
         _say(answers, message)

@@ -99,12 +99,13 @@ def test_a_data_directory_without_a_log_has_no_rows(tmp_path: Path) -> None:
     assert json.loads(ask(tmp_path, "SELECT count(*) AS n FROM predictions", "-o", "json").output) == [{"n": 0}]
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [("log", "query", "SELECT 1"), ("replay", "m", "--version", "1")])
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path, command: tuple[str, ...]) -> None:
     """A folder that comes first and has no duckdb in it stands for an installation without the extra."""
     (tmp_path / "duckdb.py").write_text("raise ModuleNotFoundError(\"No module named 'duckdb'\", name='duckdb')")
     program = "from gateway.cli import main; main()"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    words = [sys.executable, "-c", program, "log", "query", "SELECT 1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))}
+    words = [sys.executable, "-c", program, *command]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2
     assert "pip install 'model-serving-gateway[analysis]'" in done.stderr
