@@ -119,7 +119,8 @@ class ModelRepository:
                 "(RepositoryModelUnload takes a model away)"
             )
         for path in sorted(passed_over.keys() - self._passed_over.keys())[:_MAX_WARNED]:
-            logger.warning("passed over in the model repository: path=%s reason=%s", path, passed_over[path])
+            level = logging.DEBUG if path in listing.beside else logging.WARNING  # a README is meant for people
+            logger.log(level, "passed over in the model repository: path=%s reason=%s", path, passed_over[path])
         self._known, self._passed_over, self._was_listed = folders, passed_over, True
         self._trouble = "; ".join(f"cannot be listed: {reason}" for reason in listing.unreadable.values())
         return folders

@@ -57,8 +57,10 @@ def test_scan_finds_versions_and_passes_over_the_rest(
     (root / "outside").symlink_to(tmp_path)
     models.write_version(root, ".git", "1", content)
     models.write_version(root, "bad name", "1", content)
-    (root / "file").write_text("")
+    (root / "README.md").write_text("")
+    (root / "lost.onnx").write_bytes(content)
     (root / "empty").mkdir()
+    caplog.set_level("DEBUG", "gateway.serving.repository")
     folders = repository.scan()
     assert list(folders) == ["m"]
     assert sorted(folders["m"].versions) == ["1", "20", "3", "linked", "v2.beta"]
@@ -70,7 +72,8 @@ def test_scan_finds_versions_and_passes_over_the_rest(
         "bad name": "model name 'bad ",
         "choosy": "its version_poli",
         "empty": "no version direc",
-        "file": "a file: models a",
+        "README.md": "a file: models a",
+        "lost.onnx": "a file: models a",
         "m/0": "version '0' must",
         "m/01": "version '01' mus",
         "m/1e3": "version '1e3' mu",
@@ -82,8 +85,10 @@ def test_scan_finds_versions_and_passes_over_the_rest(
     }
     assert "--allow-links-to" in repository.passed_over["outside"]
     assert "leads nowhere" in repository.passed_over["m/5"]
-    warned = [record.getMessage() for record in caplog.records]
-    assert len(warned) == len(set(warned)) == len(repository.passed_over)  # each once
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len(set(told)) == len(repository.passed_over)  # each once
+    quiet = [record.args for record in caplog.records if record.levelname != "WARNING"]
+    assert [args[0] for args in quiet if isinstance(args, tuple)] == ["README.md"]
 
 
 def test_a_repository_that_became_empty_is_an_error_and_one_that_was_is_not(
