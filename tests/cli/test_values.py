@@ -9,9 +9,9 @@ import pytest
 
 from gateway.cli.applied_change import applied_value, change_value
 from gateway.cli.draft import draft_value
-from gateway.cli.extra import ANALYSIS
 from gateway.cli.feedback import FIELDS, item_of
 from gateway.cli.plan import plan_value
+from gateway.drift.report.analysis_extra import ANALYSIS
 from gateway.page.message_values import document_value, entry_value, row_value, version_value, worker_value
 from gateway.pb import control_pb2 as pb
 

@@ -2,12 +2,10 @@
 
 from typing import Final
 
-_LIBRARIES: Final = ("duckdb", "scipy")
+ANALYSIS: Final = ("duckdb", "scipy")
 
 
 def missing_analysis(error: ModuleNotFoundError, who: str) -> str:
     """Returns what `who` needs and how to install it; "" where the missing module is none of the extra's."""
     name = (error.name or "").partition(".")[0]
-    return (
-        f"{who} needs {name}: pip install 'model-serving-gateway[analysis]' installs it" if name in _LIBRARIES else ""
-    )
+    return f"{who} needs {name}: pip install 'model-serving-gateway[analysis]' installs it" if name in ANALYSIS else ""
