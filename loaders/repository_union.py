@@ -5,11 +5,14 @@
 2. A repository that cannot be listed, or that holds nothing any more, keeps the names that it had: no model of a later
    one takes the place of what serves. Those of the others are listed as always.
 3. A repository that could not be listed yet since this process began has no names: nobody knows them.
+4. One that does not answer holds up the looks at the others once: it is away until it has answered on a thread of its
+   own, where nobody waits for it. The first look waits for all of them together.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from time import monotonic
 from typing import Final, TypeVar
 
 from loaders.errors import LoaderError, SourceNotFound, SourceUnreadable
@@ -21,11 +24,51 @@ _NOTHING_LEFT: Final = (
 )
 
 
+_QUICK_S: Final = 5.0  # whoever fails sooner may be asked by each look
+_FIRST_S: Final = 20.0
+
+
+class RepositoryPing:
+    """Asks a repository on a thread of its own for what it has; `error` is why nothing is known of it meanwhile."""
+
+    def __init__(self, loader: Loader, error: LoaderError) -> None:
+        self._loader = loader
+        self.error = error
+        self._failed_late = False
+        self._thread = self._begun()
+
+    def is_silent(self, wait_s: float) -> bool:
+        """Whether it has not answered, for so much longer, or only failed after long; then it is asked again."""
+        self._thread.join(wait_s)
+        if self._thread.is_alive():
+            return True
+        if self._failed_late:
+            self._thread = self._begun()
+            return True
+        return False
+
+    def _begun(self) -> threading.Thread:
+        thread = threading.Thread(target=self._ask, name="repository ping", daemon=True)
+        thread.start()
+        return thread
+
+    def _ask(self) -> None:
+        began_s = monotonic()
+        try:
+            self._loader.models()
+            self._failed_late = False
+        except LoaderError as error:
+            self.error = error
+            self._failed_late = monotonic() - began_s > _QUICK_S
+
+
 class RepositoryUnion:
     """The loader of several repositories, by their URIs in the order of precedence."""
 
-    def __init__(self, loaders: Mapping[str, Loader]) -> None:
+    def __init__(self, loaders: Mapping[str, Loader], *, first_s: float = _FIRST_S) -> None:
         self._loaders: Final = tuple(loaders.values())
+        self._first_s = first_s
+        self._pings: dict[int, RepositoryPing] | None = None  # of those that have not answered; None before the first
         self._names: tuple[tuple[str, ...], ...] = ((),) * len(loaders)  # of each, as it was listed last
         self._owners: Mapping[str, int] = {}
         self._held = threading.local()  # the errors of those that this thread could not look at within `one_look`
@@ -34,12 +77,17 @@ class RepositoryUnion:
     def one_look(self) -> Iterator[None]:
         """Looks at each repository once. Raises: as `models`, where none of them can be read."""
         with ExitStack() as stack:
-            away: dict[int, LoaderError] = {}
+            pings, away = self._silent()
             for number, loader in enumerate(self._loaders):
+                if number in away:
+                    continue
+                began_s = monotonic()
                 try:
                     stack.enter_context(loader.one_look())
                 except LoaderError as error:
                     away[number] = error
+                    if monotonic() - began_s > _QUICK_S:
+                        pings[number] = RepositoryPing(loader, error)
             self._check_any(away)
             self._held.away = away
             try:
@@ -120,6 +168,19 @@ class RepositoryUnion:
                 raise
             loader = self._loaders[0]  # the copy may be in the store, although no repository has the model
         return loader.fetch(model, version, digest=digest)
+
+    def _silent(self) -> tuple[dict[int, RepositoryPing], dict[int, LoaderError]]:
+        """Returns the pings that are under way, and why those repositories are away; others may be looked at."""
+        until_s = monotonic()
+        if self._pings is None:
+            until_s += self._first_s
+            error = SourceUnreadable(f"it has not answered for {self._first_s:g} s")
+            self._pings = {number: RepositoryPing(loader, error) for number, loader in enumerate(self._loaders)}
+        silent = {
+            number: ping for number, ping in self._pings.items() if ping.is_silent(max(0.0, until_s - monotonic()))
+        }
+        self._pings = silent
+        return silent, {number: ping.error for number, ping in silent.items()}
 
     def _asked(self, model: str, ask: Callable[[Loader], T]) -> T:
         return ask(self._owner(model))

@@ -15,6 +15,7 @@ from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
 from gateway.serving.version import VersionState
+from loaders.repository_union import RepositoryUnion
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
 from tests import models
@@ -33,6 +34,15 @@ class Withholding(MlflowServer):
         """Returns what MLflow answers, of files later."""
         if path.endswith(".onnx"):
             self.goes_on.wait(60)
+        return super().respond(path, query, headers)
+
+
+class Mute(Withholding):
+    """A registry that answers nothing until `goes_on`."""
+
+    def respond(self, path: str, query: dict[str, str], headers: dict[str, str]) -> Answer:
+        """Returns what MLflow answers, later."""
+        self.goes_on.wait(60)
         return super().respond(path, query, headers)
 
 
@@ -87,6 +97,34 @@ async def test_a_source_that_withholds_its_files_holds_up_no_other(tmp_path: Pat
             server.goes_on.set()
             await until_available(catalog, {"a", "b", "here", "local", "z"})
             assert catalog.ready()
+    finally:
+        server.goes_on.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_repository_that_does_not_answer_holds_up_no_look_at_the_others(tmp_path: Path) -> None:
+    server, store = Mute(), ContentStore(tmp_path / "store")
+    try:
+        server.write("far/1/model.onnx", b"model")
+        (tmp_path / "models" / "near" / "1").mkdir(parents=True)
+        both = {
+            uri: open_loader(LoaderSettings(uri, store))
+            for uri in (f"mlflow+http://{server.address}", str(tmp_path / "models"))
+        }
+        union = RepositoryUnion(both, first_s=0.1)
+        for _ in range(3):
+            with union.one_look():
+                listing = union.models()
+            assert listing.names == ("near",)
+            (reason,) = listing.unreadable.values()
+            assert "has not answered for 0.1 s" in reason
+        assert server.asked.count("/api/2.0/mlflow/registered-models/search") == 1, "nobody asks it again meanwhile"
+        server.goes_on.set()
+        for thread in [thread for thread in threading.enumerate() if thread.name == "repository ping"]:
+            thread.join(20)
+        with union.one_look():
+            assert union.models().names == ("far", "near")
     finally:
         server.goes_on.set()
         server.shutdown()
