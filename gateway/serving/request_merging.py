@@ -7,6 +7,7 @@ from gateway.serving.config_source import ConfigSource
 
 # The gateway's own parameter: an operator who knows the model overrides the rules below.
 MERGE_PARAMETER = "merge_requests"
+_DEPENDENT = "rows of one run depend on each other, as runs with random rows showed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,22 @@ def merging(
 
     Raises: FailedPrecondition, where merge_requests is neither true nor false.
     """
-    if max_batch_size <= 0:
+    batches = max_batch_size > 0
+    if not batches and source.sets("max_batch_size"):
         return Merging(False, "the version does not batch (max_batch_size is 0)")
     if chance:
         return Merging(False, f"the version answers by chance: {chance}")
+    if not batches and rows_independent is False:
+        return Merging(False, _DEPENDENT)
+    if not batches:
+        return Merging(False, "the version does not batch (not all of its tensors have a free first axis)")
     if MERGE_PARAMETER in source.message.parameters:
         text = source.message.parameters[MERGE_PARAMETER].string_value.strip().lower()
         if text not in ("true", "false"):
             raise FailedPrecondition(f"parameters.{MERGE_PARAMETER}: {text[:40]!a} must be true or false")
         return Merging(text == "true", f"{MERGE_PARAMETER} is {text}")
     if rows_independent is False:
-        return Merging(False, "rows of one run depend on each other, as runs with random rows showed")
+        return Merging(False, _DEPENDENT)
     if source.fields:
         if source.sets("dynamic_batching"):
             return Merging(True, "dynamic_batching is configured")

@@ -246,3 +246,19 @@ def test_a_version_that_answers_by_chance_merges_nothing() -> None:
     assert merging(source, 8, "", True).allowed
     decision = merging(source, 8, "", True, "Bernoulli (y)")
     assert str(decision) == "no: the version answers by chance: Bernoulli (y)"
+
+
+@pytest.mark.parametrize(
+    ("text", "rows_independent", "chance", "why"),
+    [
+        ("max_batch_size: 0", False, "Bernoulli (y)", "the version does not batch (max_batch_size is 0)"),
+        ("", None, "Bernoulli (y)", "the version answers by chance: Bernoulli (y)"),
+        ("", False, "", "rows of one run depend on each other, as runs with random rows showed"),
+        ("", None, "", "the version does not batch (not all of its tensors have a free first axis)"),
+    ],
+)
+def test_max_batch_size_is_named_only_where_somebody_has_set_it(
+    text: str, rows_independent: bool | None, chance: str, why: str
+) -> None:
+    source = parse_text(text.encode()) if text else EMPTY
+    assert merging(source, 0, "", rows_independent, chance).reason == why
