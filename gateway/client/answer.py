@@ -1,6 +1,6 @@
 """Answers as applications read them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,10 @@ class Answer:
         except KeyError:
             raise KeyError(f"no output {name!r}; there are {', '.join(self.outputs) or 'none'}") from None
 
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names of the outputs."""
+        return iter(self.outputs)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JoinedAnswers:
@@ -52,3 +56,7 @@ class JoinedAnswers:
         if not self.answers:
             raise KeyError(f"no output {name!r}: there were no rows")
         return np.concatenate([answer[name] for answer in self.answers])
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names of the outputs."""
+        return iter(self.answers[0].outputs if self.answers else ())

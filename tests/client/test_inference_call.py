@@ -63,6 +63,13 @@ def test_an_unknown_output_names_those_there_are() -> None:
     assert JoinedAnswers(()).outputs == {}
 
 
+def test_an_answer_yields_the_names_of_its_outputs() -> None:
+    answer = Answer({"label": np.zeros(1), "score": np.ones(1)}, "m", "1", "r")
+    assert list(answer) == list(JoinedAnswers((answer, answer))) == ["label", "score"]
+    assert "score" in answer
+    assert list(JoinedAnswers(())) == []
+
+
 def test_the_key_stands_where_routes_look() -> None:
     settings = ClientSettings("localhost:1", token="t")
     assert settings.headers({"key": "u", "metadata": {"X-Plan": "pro"}}) == (
