@@ -1,5 +1,6 @@
 """The runs that this worker must refuse: the supervisor's quarantine, as requests meet it."""
 
+import logging
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from gateway.serving.run_quarantine import Quarantined, QuarantineFile
 from gateway.serving.worker_lives import WorkerLives
 
 VERDICT_NS: Final = 2_000_000_000
+_log = logging.getLogger(__name__)
 
 
 class Refusals:
@@ -34,7 +36,11 @@ class Refusals:
         self.watched = slice(0, 0)
         self.seen = b""
         if self._file is not None and self._file.number_path.exists():
-            self.lives = WorkerLives(self._file.number_path)
+            try:
+                self.lives = WorkerLives(self._file.number_path)
+            except OSError as error:
+                _log.warning("what others die of is not known here: %s", error)
+                return
             self.memory, self.watched = self.lives.memory, self.lives.watched
             self.follow()
 

@@ -13,6 +13,7 @@ exit_files().
 """
 
 import ctypes
+import errno
 import mmap
 import os
 import sys
@@ -41,6 +42,8 @@ class WorkerLives:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             size = os.fstat(descriptor).st_size
+            if not size:
+                raise OSError(errno.ENODATA, "empty: the disk was full", os.fspath(path))
             self.memory = mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)
@@ -49,9 +52,13 @@ class WorkerLives:
 
     @classmethod
     def make(cls, path: Path, lives: int) -> "WorkerLives":
-        """Makes the file, for so many workers at once. Raises: OSError."""
+        """Makes the file, for so many workers at once. Raises: OSError; no file is left then."""
         path.unlink(missing_ok=True)  # who has mapped an older one keeps it
-        path.write_bytes(bytes(LIVES_OFFSET + lives * 2 * LIFE_BYTES))
+        try:
+            path.write_bytes(bytes(LIVES_OFFSET + lives * 2 * LIFE_BYTES))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         path.chmod(0o600)
         made = cls(path)
         for life in range(made._lives):

@@ -76,6 +76,19 @@ def test_a_page_for_which_the_disk_has_no_place_is_none(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_disk_that_was_full_keeps_no_worker_from_its_start(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            QuarantineFile(tmp_path).clear(4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not QuarantineFile(tmp_path).number_path.exists()
+    QuarantineFile(tmp_path).number_path.touch()
+    assert not Refusals(tmp_path).active
+
+
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=6))
 @example([[1], [2, 3], [4]])
 def test_the_loops_slot_shows_each_run_whole(tmp_path_factory: pytest.TempPathFactory, runs: list[list[int]]) -> None:
