@@ -7,18 +7,28 @@ from pathlib import Path
 import pytest
 
 from loadtests.bench import h2load
+from loadtests.bench.bystander import Beside, CallTimes
 from loadtests.bench.cases import Case
 from loadtests.bench.processes import pss_mib
 from loadtests.bench.weight_cost import WeightCost, measure, wide_model
 
+CALLS = {
+    Beside.NOTHING: CallTimes(8000, 0.14, 0.4),
+    Beside.COUNTING: CallTimes(8000, 0.14, 0.5),
+    Beside.PREPARATION: CallTimes(9000, 0.15, 0.6),
+}
+
 
 def test_the_goal_counts_the_weights_once_and_each_worker() -> None:
-    cost = WeightCost(2, 400.0, 150.0, 1000.0, 550.0, (900.0,), (5000.0,), (600.0, 610.0), 2.0, 2.1)
+    cost = WeightCost(2, 400.0, 150.0, 1000.0, 550.0, (900.0,), (5000.0,), (600.0, 610.0), CALLS)
     assert cost.goal_mib == pytest.approx(620e6 / 2**20)
-    first, second, third = cost.lines()
+    first, second, *calls = cost.lines()
     assert "PSS 550 MiB together, 1000 with weights of their own" in first
     assert "AVAILABLE after 600 610 ms in each worker" in second
-    assert "(+5%)" in third
+    assert [line.partition(":")[0].removeprefix("another model's calls ") for line in calls] == list(CALLS)
+    assert "p99 0.40 ms (8000 calls)" in calls[0]
+    assert "1.25 times that alone)" in calls[1]
+    assert "1.50 times that alone; 1.20 times that beside counting" in calls[2]
 
 
 def test_the_model_has_the_weights_that_are_asked_for() -> None:
@@ -41,3 +51,4 @@ def test_two_workers_hold_the_weights_once(tiny: Case, tmp_path: Path) -> None:
     assert cost.own_mib - cost.idle_mib > 1.8 * cost.weights_mb * 1e6 / 2**20
     assert cost.shared_mib - cost.idle_mib < 1.4 * cost.weights_mb * 1e6 / 2**20
     assert len(cost.shared_ms) == 2
+    assert {Beside.NOTHING, Beside.COUNTING} <= cost.calls.keys()

@@ -1,10 +1,20 @@
 """The heap while models are loaded: buffers are used again, and what was freed goes back to the system."""
 
 import json
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from onnx import helper
+
+from gateway.serving.probe_request import ProbeRequest, ProbeResult
+from gateway.serving.verification import verify
+from gateway.tensor import Datatype
+from tests import models
+from tests.serving.catalogs import Fetch
+from tests.serving.prepared_models import preparer, weights
 
 _BUFFERS = 6
 _BUFFER_BYTES = 40 << 20  # malloc maps each one, unless it is told otherwise
@@ -64,3 +74,31 @@ def test_freed_buffers_are_used_again_until_the_last_load_ends_and_given_back_th
     assert said["reused in the other"] < pages, said
     assert said["held"] - said["before"] > _BUFFER_BYTES // 2, said
     assert abs(said["after"] - said["before"]) < 8 << 20, said
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+async def test_a_prepared_version_is_loaded_without_a_fault_for_each_page_that_is_packed(
+    fetch: Fetch, tmp_path: Path
+) -> None:
+    """Every layer packs the same weights, of more than 32 MiB, into a buffer of its own."""
+    layers, width = 20, 2944
+    request = ProbeRequest(fetch(_stacked(layers, width)))
+    result = ProbeResult(ok=True, facts=verify(request.local), batches=True, repeatable=True)
+    worker = preparer(tmp_path)
+    assert await worker.prepare(request, result) == ""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    assert worker.opened(request, result, lambda session: len(session.outputs)) == 1
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < layers / 2 * width * width * 4 / resource.getpagesize()
+
+
+def _stacked(layers: int, width: int) -> bytes:
+    names = ["x", *(f"hidden_{layer}" for layer in range(1, layers)), "y"]
+    model = models.model_of(
+        [helper.make_node("MatMul", [names[layer], "w"], [names[layer + 1]]) for layer in range(layers)],
+        [models.tensor_value("x", Datatype.FP32, (-1, width))],
+        [models.tensor_value("y", Datatype.FP32, (-1, width))],
+        [models.weight("w", weights(width, width) / width)],
+    )
+    return bytes(model.SerializeToString())
