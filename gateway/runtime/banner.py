@@ -22,7 +22,8 @@ def banner(config: Config, ports: Mapping[str, int]) -> str:
     Where callers prove who they are by tokens, whoever types the commands names the file of a token.
     """
     host, listen = _connectable(config.listen.host), config.listen
-    grpc_address, metrics_address = f"{host}:{ports['grpc']}", f"{host}:{ports['metrics']}"
+    grpc_address = f"{host}:{ports['grpc']}"
+    metrics_address = f"{_connectable(config.operators_host)}:{ports['metrics']}"
     scheme = "grpcs" if config.tls.files else "grpc"
     asked, services = grpc_address, f"  inference, control   {scheme}://{grpc_address}"
     if listen.control_apart:

@@ -152,6 +152,16 @@ class Config:
             ports["control-port"] = listen.control_port
         return ports
 
+    @property
+    def operators_host(self) -> str:
+        """The address of the operators' port."""
+        return self.listen.metrics_address or self.listen.host
+
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """The addresses of those of `ports` that are not at `listen.host`."""
+        return {"metrics-port": self.operators_host}
+
     def to_json(self) -> str:
         """Returns one line that `from_json` reads back; it holds the secrets, so it is for a child's standard input."""
         return encode(self).decode()

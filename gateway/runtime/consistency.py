@@ -9,6 +9,7 @@ from gateway.records.sinks.target import KAFKA_INSTALL, S3_INSTALL, parse_target
 from gateway.routing.store.store_address import parse_address
 from gateway.runtime.config import Config
 from gateway.runtime.protection import check_protection, exposure
+from gateway.runtime.sections import is_reachable
 
 _CLIENTS: Final = {"kafka": ("confluent_kafka", KAFKA_INSTALL), "s3": ("botocore", S3_INSTALL)}
 
@@ -20,10 +21,12 @@ def check_consistency(config: Config) -> Config:
     """
     listen = config.listen
     config.access.check(certificates=config.tls.mutual)
+    option, host = ("host", listen.host) if listen.reachable else ("metrics-address", config.operators_host)
     check_protection(
         config.tls,
-        listen.host,
-        reachable=listen.reachable,
+        option,
+        host,
+        reachable=is_reachable(host),
         insecure=listen.insecure,
         tokens=config.access.configured,
     )
@@ -61,9 +64,11 @@ def _check_sinks(config: Config) -> None:
 
 def _trust_warnings(config: Config) -> tuple[str, ...]:
     warnings = []
-    if config.listen.reachable:
-        listen = config.listen
-        warnings.append(exposure(config.tls, listen.host, listen.metrics_port, tokens=config.access.configured))
+    listen = config.listen
+    at_metrics = config.operators_host if is_reachable(config.operators_host) else ""
+    if listen.reachable or at_metrics:
+        told = exposure(config.tls, listen.host, at_metrics, listen.metrics_port, tokens=config.access.configured)
+        warnings += [told] if told else []
     if "ssl_cert_reqs=none" in config.store.redis_url:
         warnings.append("redis-url: with ssl_cert_reqs=none whoever takes the connection is believed to be the store")
     if config.events.webhook_url.startswith("http://"):

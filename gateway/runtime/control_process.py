@@ -76,7 +76,7 @@ class ControlProcess:
         self._run_dir = config.run_dir
         self._asks_callers = config.access.configured
         # From other hosts it may be asked for by any name; on loopback another name is a trick (DNS rebinding).
-        self.own_names = not config.access.configured and is_this_host(f"{config.listen.host}:0")
+        self.own_names = not config.access.configured and is_this_host(f"{config.operators_host}:0")
         self._published_dir = config.published_dir
         self._drift = PublishedReport(config.published_dir / DRIFT_FILE)
         self._performance = PublishedReport(config.published_dir / PERFORMANCE_FILE)
@@ -326,7 +326,7 @@ async def serve(settings: Settings, link: SupervisorLink) -> None:
     pages = {"/healthz": control.live, "/readyz": control.ready, **read, **page.pages()}
     table = {**served_pages(pages, page.forms(), ("/events", "/page/stream")), **api.table()}
     inherited = settings.inherited("metrics-port")
-    http = OperatorsPort(config.listen.host, config.listen.metrics_port, table, authorizer, inherited)
+    http = OperatorsPort(config.operators_host, config.listen.metrics_port, table, authorizer, inherited)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(PeerServer(config.socket_dir / CONTROL_SOCKET, operations))
         if entrance is not None:

@@ -21,7 +21,7 @@ def trouble(data_dir: Path, path: str) -> str:
     """Returns why the gateway on this data directory is not what `path` asks for, "" if it is."""
     try:
         state = json.loads((data_dir / _STATE).read_bytes())
-        host, port = str(state["host"]), int(state["ports"]["metrics"])
+        host, port = str(state.get("metrics_address", state["host"])), int(state["ports"]["metrics"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"nothing is known of a gateway in {data_dir}: {error}"
     connection = http.client.HTTPConnection(_EVERY_ADDRESS.get(host, host), port, timeout=_LIMIT_S)

@@ -61,12 +61,12 @@ def check_ports(config: Config, running: str) -> HostFinding:
     if running:
         return ok(f"{shown}: a gateway runs here (process {running})")
     try:
-        Ports(config.listen.host, config.ports).close()
+        Ports(config.listen.host, config.ports, config.elsewhere).close()
     except GatewayError as error:
         return fail(
             str(error), "stop what listens there, or give other ports; those below 1024 need CAP_NET_BIND_SERVICE"
         )
-    return ok(f"{shown}: free on {config.listen.host}")
+    return ok(f"{shown}: free on {' and '.join(dict.fromkeys((config.listen.host, config.operators_host)))}")
 
 
 def running_in(data_dir: Path) -> str:

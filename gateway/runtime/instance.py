@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Self
 
 import msgspec
@@ -67,8 +68,17 @@ class Ports:
     in_pcblookup_hash_locked.)
     """
 
-    def __init__(self, host: str, wanted: Mapping[str, int], *, spread: bool = KERNEL_SPREADS) -> None:
-        """Reserves each; 0 is any free port. `spread`: the kernel spreads connections, so that nobody inherits one.
+    def __init__(
+        self,
+        host: str,
+        wanted: Mapping[str, int],
+        elsewhere: Mapping[str, str] = MappingProxyType({}),
+        *,
+        spread: bool = KERNEL_SPREADS,
+    ) -> None:
+        """Reserves each; 0 is any free port. `elsewhere` has the addresses of those that are not at `host`.
+
+        `spread`: the kernel spreads connections, so that nobody inherits one.
 
         Raises: FailedPrecondition naming the port that somebody else listens on, and its option.
         """
@@ -78,7 +88,7 @@ class Ports:
         self.numbers: dict[str, int] = {}
         try:
             for option, port in wanted.items():
-                self.numbers[option] = self._reserve(host, port, option)
+                self.numbers[option] = self._reserve(elsewhere.get(option, host), port, option)
         except BaseException:
             self.close()
             raise

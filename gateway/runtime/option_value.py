@@ -233,6 +233,10 @@ def _host(given: object) -> str:
         raise ValueError(allowed) from None
 
 
+def _maybe_host(given: object) -> str:
+    return given if given == "" else _host(given)
+
+
 def _redis_url(given: object) -> str:
     if not isinstance(given, str):
         raise ValueError(f"{FORMS}, or empty for the embedded Valkey")
@@ -296,6 +300,7 @@ PATHS: Final = Parsed("PATH,...", _paths)
 REPOSITORIES: Final = Parsed("PATH|URI,...", _repositories, mask=_masked_repositories)
 LABEL: Final = Parsed("NAME", _label)
 HOST: Final = Parsed("ADDRESS", _host)
+MAYBE_HOST: Final = Parsed("ADDRESS", _maybe_host)
 REDIS_URL: Final = Parsed("URL", _redis_url)
 COLLECTOR_URL: Final = Parsed("URL", _webhook_url, mask=masked_webhook)
 WEBHOOK_URL: Final = Parsed("URL", _webhook_url, mask=masked_webhook)

@@ -48,7 +48,7 @@ class TlsOptions:
         return tls
 
 
-def check_protection(tls: TlsOptions, host: str, *, reachable: bool, insecure: bool, tokens: bool) -> None:
+def check_protection(tls: TlsOptions, option: str, host: str, *, reachable: bool, insecure: bool, tokens: bool) -> None:
     """Raises: InvalidArgument for half an identity, and where strangers could connect unasked, or read tokens."""
     if (tls.certificate is None) != (tls.key is None) or (tls.client_ca is not None and tls.certificate is None):
         raise InvalidArgument("tls-certificate and tls-key need each other, and tls-client-ca needs both")
@@ -58,19 +58,27 @@ def check_protection(tls: TlsOptions, host: str, *, reachable: bool, insecure: b
         else:
             lacking = "nobody has to say who he is" if tls.files is not None else "nothing protects the gateway"
         raise InvalidArgument(
-            f"host is {host!r}, which other hosts can reach, and {lacking} there: listen on 127.0.0.1, ask clients for "
-            "certificates (--tls-certificate, --tls-key and --tls-client-ca) or for tokens by TLS (--access-tokens or "
-            "--jwt-keys with --tls-certificate and --tls-key), or give --insecure to accept that"
+            f"{option} is {host!r}, which other hosts can reach, and {lacking} there: listen on 127.0.0.1, ask clients "
+            "for certificates (--tls-certificate, --tls-key and --tls-client-ca) or for tokens by TLS (--access-tokens "
+            "or --jwt-keys with --tls-certificate and --tls-key), or give --insecure to accept that"
         )
 
 
-def exposure(tls: TlsOptions, host: str, metrics_port: int, *, tokens: bool) -> str:
-    """Returns what strangers can do where other hosts can connect; for the operator to read at the start."""
-    if tokens:
-        there = "there is no TLS" if tls.files is None else f"metrics-port {metrics_port} has no TLS"
-        return f"{there}: whoever is on the way to {host} can read the tokens that are sent to it"
-    if tls.mutual:
-        what = "reads metrics, health and events there, without TLS and login"
-        return f"metrics-port {metrics_port}: everyone who can connect to {host} {what}"
+def exposure(tls: TlsOptions, host: str, at_metrics: str, metrics_port: int, *, tokens: bool) -> str:
+    """Returns what strangers can do where other hosts can connect, "" for nothing; to be read at the start.
+
+    `at_metrics` is the address of the operators' port, "" where other hosts do not reach it.
+    """
+    apart = "--metrics-address 127.0.0.1 keeps it on this host, for a proxy with TLS"
+    if tokens and tls.files is None:
+        return f"there is no TLS: whoever is on the way to {at_metrics or host} can read the tokens that are sent to it"
+    if tokens and at_metrics:
+        what = f"whoever is on the way to {at_metrics} can read the tokens that are sent to it"
+        return f"metrics-port {metrics_port} has no TLS: {what}; {apart}"
+    if tls.mutual and at_metrics:
+        what = f"everyone who can connect to {at_metrics} reads metrics, health and events there, without TLS and login"
+        return f"metrics-port {metrics_port}: {what}; {apart}"
+    if tokens or tls.mutual:
+        return ""
     lacking = "there is no login" if tls.files is not None else "there is no TLS and no login"
-    return f"--insecure: everyone who can connect to {host} is an operator; {lacking}"
+    return f"--insecure: everyone who can connect to {at_metrics or host} is an operator; {lacking}"

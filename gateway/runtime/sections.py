@@ -18,6 +18,7 @@ from gateway.runtime.option_value import (
     FEATURE_STORES,
     HOST,
     LABEL,
+    MAYBE_HOST,
     MAYBE_PATH,
     PATH,
     PATHS,
@@ -129,6 +130,11 @@ class ProcessOptions:
     ] = "text"  # fmt: skip
 
 
+def is_reachable(address: str) -> bool:
+    """Returns whether other hosts can connect to a literal address of this one."""
+    return not ip_address(address).is_loopback
+
+
 @dataclass(frozen=True, slots=True)
 class ListenOptions:
     host: Annotated[str, Setting("Address to listen on.", HOST)] = "127.0.0.1"
@@ -143,7 +149,12 @@ class ListenOptions:
     control_socket: Annotated[
         Path | None, Setting("Control over gRPC at this unix socket, and no longer at grpc-port.", MAYBE_PATH)
     ] = None  # fmt: skip
-    metrics_port: Annotated[int, Setting("Metrics, health; 0: any.", _PORT)] = 8002
+    metrics_port: Annotated[
+        int, Setting("Metrics, health, page, and control over REST, all without TLS; 0: any.", _PORT)
+    ] = 8002
+    metrics_address: Annotated[
+        str, Setting("Address of metrics-port, such as 127.0.0.1 behind a proxy; empty: as host.", MAYBE_HOST)
+    ] = ""
     transport: Annotated[str, Setting("The gRPC server.", Choice(("grpcio", "ngh2")))] = "ngh2"
     reflection: Annotated[bool, Setting("Serve gRPC reflection.", SWITCH)] = False
     feedback_token: Annotated[bool, Setting("Answers carry a signed token for feedback.", SWITCH)] = True
@@ -183,8 +194,8 @@ class ListenOptions:
 
     @property
     def reachable(self) -> bool:
-        """Whether other hosts can connect."""
-        return not ip_address(self.host).is_loopback
+        """Whether other hosts can connect to the ports of applications."""
+        return is_reachable(self.host)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

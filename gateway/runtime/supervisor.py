@@ -239,6 +239,7 @@ class Supervisor:
             "phase": self._phase,
             "started_at": self._started_at,
             "host": listen.host,
+            "metrics_address": self._config.operators_host,
             "ports": _numbers(self._config),
             "models": {
                 "repository": self._config.models.repository,
@@ -303,7 +304,7 @@ def supervise(config: Config, *, programs: Programs | None = None, timing: Timin
         )
     with ExitStack() as stack:
         stack.enter_context(InstanceLock(config.process.data_dir))
-        ports = stack.enter_context(Ports(listen.host, config.ports))
+        ports = stack.enter_context(Ports(listen.host, config.ports, config.elsewhere))
         make_directories(config)
         config = config.with_ports(ports.numbers)
         control = stack.enter_context(ControlSocket(listen.control_socket)) if listen.control_socket else None

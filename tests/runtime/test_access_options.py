@@ -61,6 +61,20 @@ def test_the_metrics_port_has_no_tls_and_that_is_said() -> None:
     assert any("metrics-port 8002 has no TLS" in warning for warning in config.warnings)
 
 
+def test_the_metrics_port_may_stay_on_this_host_and_needs_proof_where_it_alone_is_reached() -> None:
+    guarded = OPEN | TLS | {"access-tokens": "tokens"}
+    kept = parse(guarded | {"metrics-address": "127.0.0.1"}, {}, {})
+    assert kept.warnings == ()
+    assert (kept.operators_host, kept.elsewhere) == ("127.0.0.1", {"metrics-port": "127.0.0.1"})
+    assert parse(guarded, {}, {}).operators_host == "0.0.0.0"
+    with pytest.raises(InvalidArgument, match=r"metrics-address is '0\.0\.0\.0', which other hosts can reach"):
+        parse({"metrics-address": "0.0.0.0"}, {}, {})
+    (warning,) = parse({"metrics-address": "0.0.0.0", "insecure": True}, {}, {}).warnings
+    assert warning.startswith("--insecure: everyone who can connect to 0.0.0.0 is an operator")
+    with pytest.raises(InvalidArgument, match='metrics-address is "example", allowed: an IP address'):
+        parse({"metrics-address": "example"}, {}, {})
+
+
 def test_files_are_read_before_anything_starts(tmp_path: Path) -> None:
     tokens, roles = tmp_path / "tokens", tmp_path / "roles.yaml"
     with pytest.raises(InvalidArgument, match="access-tokens: cannot be read: No such file"):

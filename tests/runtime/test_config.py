@@ -125,7 +125,7 @@ def test_where_clients_show_certificates_other_hosts_may_connect() -> None:
     assert config.tls.mutual
     assert config.warnings == (
         "metrics-port 8002: everyone who can connect to 0.0.0.0 reads metrics, health and events there, "
-        "without TLS and login",
+        "without TLS and login; --metrics-address 127.0.0.1 keeps it on this host, for a proxy with TLS",
     )
     assert from_json(config.to_json()) == config
     with pytest.raises(InvalidArgument, match="nobody has to say who he is there"):

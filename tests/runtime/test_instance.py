@@ -52,6 +52,17 @@ def test_a_port_that_somebody_listens_on_is_refused(shared: bool) -> None:
             Ports("127.0.0.1", {"metrics-port": 0, "grpc-port": port})
 
 
+def test_a_port_may_have_an_address_of_its_own() -> None:
+    with (
+        Ports("127.0.0.1", {"grpc-port": 0}, {"grpc-port": "127.0.0.2"}) as ports,
+        socket.socket() as there,
+        socket.socket() as here,
+    ):
+        here.bind(("127.0.0.1", ports.numbers["grpc-port"]))
+        with pytest.raises(OSError, match="in use"):
+            there.bind(("127.0.0.2", ports.numbers["grpc-port"]))
+
+
 def test_an_address_of_another_host_is_refused() -> None:
     with pytest.raises(FailedPrecondition, match=r"192\.0\.2\.1"):
         Ports("192.0.2.1", {"grpc-port": 0})
