@@ -111,7 +111,7 @@ class HttpSource:
         headers = {"If-Match": one.mark} if match else {}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        with self._asked(path, shown, headers, None) as response:
+        with self._asked(path, shown, headers, None, is_checked=bool(one.sha256)) as response:
             skip = offset if response.status == 200 else 0  # the server knows no ranges
             for chunk in _arriving(response):
                 if skip >= len(chunk):
@@ -121,7 +121,10 @@ class HttpSource:
                 skip = 0
 
     @contextmanager
-    def _asked(self, path: str, shown: str, headers: Headers, fields: Headers | None) -> Iterator["BaseHTTPResponse"]:
+    def _asked(
+        self, path: str, shown: str, headers: Headers, fields: Headers | None, *, is_checked: bool = False
+    ) -> Iterator["BaseHTTPResponse"]:
+        """Yields the answer. One that `is_checked` against a digest may come by a way that anybody can change it on."""
         from urllib3.exceptions import HTTPError
 
         url = path if path.startswith(("http://", "https://")) else self.base + path
@@ -132,6 +135,8 @@ class HttpSource:
                 response = self._get(url, headers, fields)
             try:
                 self._check(response.status, shown)
+                if not is_checked and self.base.startswith("https://") and _leaves_tls(response):
+                    raise SourceUnreadable(f"{shown} cannot be read: {self._what} redirects to an address without TLS")
                 yield response
             finally:
                 response.close()
@@ -166,6 +171,12 @@ def _arriving(response: "BaseHTTPResponse") -> Iterator[bytes]:
     """Yields the bytes of the body as they come, in no chunk that somebody could wait for without end."""
     while chunk := response.read1(_CHUNK):
         yield chunk
+
+
+def _leaves_tls(response: "BaseHTTPResponse") -> bool:
+    """Whether a redirect on the way to this answer led to an address without TLS."""
+    steps = response.retries.history if response.retries is not None else ()
+    return any((step.redirect_location or "").lower().startswith("http://") for step in steps)
 
 
 def _challenge(response: "BaseHTTPResponse") -> str:

@@ -133,10 +133,17 @@ def _text_time(text: bytes) -> float:
     text = text.strip()
     if len(text) > 40 or not _REAL.match(text):
         raise UnreadableValue("no number of seconds")
-    seconds = float(text)
-    if not abs(seconds) < 1e11:  # milliseconds would be read as a time that never becomes old
+    return _seconds(float(text))
+
+
+def _seconds(number: float) -> float:
+    """Returns the number, where it is one of seconds: milliseconds would be a time that never becomes old.
+
+    Raises: UnreadableValue.
+    """
+    if not abs(number) < 1e11:
         raise UnreadableValue("no number of seconds since 1970")
-    return seconds
+    return number
 
 
 # ---- Feast ----
@@ -166,4 +173,4 @@ def _feast_time(stored: bytes) -> float:
         message.ParseFromString(stored)
     except DecodeError:
         raise UnreadableValue("no time of Feast's") from None
-    return float(message.seconds + message.nanos / 1e9)
+    return _seconds(message.seconds + message.nanos / 1e9)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -149,7 +150,10 @@ def test_a_row_becomes_too_old_and_one_of_unknown_age_is() -> None:
     assert list(read(users, None, b"100").statuses_at(users, 1e9)) == [M]
     stamp = struct.pack("<BB", 8, 100)
     aged = view({**FEAST, "max_age_seconds": "60"})
-    assert read(aged, feast_pb2.Value(float_val=1.5).SerializeToString(), stamp).true_at_s == 100.0
+    value = feast_pb2.Value(float_val=1.5).SerializeToString()
+    assert read(aged, value, stamp).true_at_s == 100.0
+    milliseconds = Timestamp(seconds=1_767_323_045_600).SerializeToString()
+    assert list(read(aged, value, milliseconds).statuses_at(aged, 160.0)) == [S]
 
 
 @pytest.mark.parametrize(

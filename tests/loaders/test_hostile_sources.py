@@ -5,11 +5,13 @@ import itertools
 import json
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from loaders.errors import DigestMismatch, LoaderError, SourceChanged, SourceTooLarge, SourceUnreadable, UnsafeSource
 from loaders.http_source import HttpSource
@@ -111,6 +113,30 @@ def test_a_login_is_sent_only_where_the_registry_itself_asks_for_it(
         of(oci, tmp_path).fetch("m", "1")
     assert set(other.asked) == {"/blob"}
     assert not any("authorization" in headers for headers in other.headers_seen)
+
+
+def test_a_redirect_out_of_tls_brings_only_what_is_checked(
+    other: OtherHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody on the way could answer in its place."""
+    secure, authority = OtherHost(), trustme.CA()
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost").configure_cert(context)
+        secure.socket = context.wrap_socket(secure.socket, server_side=True)
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        secure.answer = 307, b"", {"Location": f"http://{other.address}/blob"}
+        other.answer = 200, b"model", {}
+        source = HttpSource(f"https://localhost:{secure.server_address[1]}", "the registry", dict)
+        checked = RemoteFile("", 5, "", sha256_of(b"model").removeprefix("sha256:"))
+        assert b"".join(source.content("/x", checked, "a", 0)) == b"model"
+        with pytest.raises(SourceUnreadable, match="redirects to an address without TLS"):
+            b"".join(source.content("/x", RemoteFile("", 5, ""), "a", 0))
+        with pytest.raises(SourceUnreadable, match="redirects to an address without TLS"):
+            source.json("/x", "the repository")
+    finally:
+        ended(secure)
 
 
 def test_an_address_that_is_signed_is_in_no_log(
