@@ -32,7 +32,7 @@ CONTROL = ("api", "bridge", "drafts", "edits", "explain", "plan", "rollouts", "s
 API = ("health", "models", "operating_tables", "overview", "route_guard", "tf_numbers", "watch_by_rest")
 SERVING = (
     *("bad_model_files", "budget", "carried_value", "catalog", "catalog_loop", "catalog_state", "cpu_share"),
-    *("ensemble_graph", "execution_provider", "fallback_breaker", "mirror_comparison", "model_config"),
+    *("ensemble_graph", "execution_provider", "fallback_breaker", "heap", "mirror_comparison", "model_config"),
     *("operator_examples", "preparation", "probe", "process_ban", "provenance", "repository", "residence"),
     *("row_independence", "row_trial", "session", "verification", "worker_lives"),
 )
