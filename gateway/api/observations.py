@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from time import time_ns
 
+from gateway.access.audience import Audience
 from gateway.api.drain import Drain
 from gateway.api.route_messages import (
     audit_message,
@@ -11,12 +12,13 @@ from gateway.api.route_messages import (
     change_of,
     expected_revision,
     laggard_texts,
+    principal_of,
     replicas_message,
     revision_message,
     wait_or_default,
     worker_message,
 )
-from gateway.errors import InvalidArgument, Unavailable
+from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2 as pb
 from gateway.routing.store.audit_trail import LIMIT, audit, chain, routes_in_force
 from gateway.routing.store.audit_witness import AuditWitness
@@ -39,16 +41,15 @@ class Observations:
         self._control = control
         self._witness = witness
         self._drain = drain
-        self._watchers = 0
+        self._watchers = Audience(MAX_WATCHERS, "watch this worker")
 
     async def watch(self, request: pb.WatchRequest, context: object) -> AsyncIterator[pb.Event]:
         if not 0 <= request.backlog <= MAX_BACKLOG:
             raise InvalidArgument(f"backlog is {request.backlog}, allowed: 0 to {MAX_BACKLOG}")
         if request.after_revision < 0:
             raise InvalidArgument(f"after_revision is {request.after_revision}, it must not be negative")
-        if self._watchers >= MAX_WATCHERS:
-            raise Unavailable(f"{self._watchers} callers watch this worker, the limit is {MAX_WATCHERS}")
-        self._watchers += 1
+        principal = principal_of(context)
+        self._watchers.join(principal)
         try:
             news = watch(self._control.store, backlog=request.backlog, after=request.after_revision)
             async for happening in self._drain.through(news):
@@ -56,7 +57,7 @@ class Observations:
                     continue
                 yield _event(happening)
         finally:
-            self._watchers -= 1
+            self._watchers.leave(principal)
 
     async def audit(self, request: pb.AuditRequest, context: object) -> pb.HistoryResponse:
         entries = await audit(self._control.store, limit=request.limit, model=request.model, actor=request.actor)

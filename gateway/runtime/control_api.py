@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 import gateway
+from gateway.access.audience import Audience
 from gateway.access.principal import Principal
 from gateway.errors import Cancelled, GatewayError, InvalidArgument, Unavailable
 from gateway.rest.control_paths import CONTROL_PATHS, ControlPath
@@ -49,7 +50,7 @@ class ControlApi:
         self, bridge: ControlBridge, *, closed: str = "", own_names: bool = True, quiet_s: float = QUIET_S
     ) -> None:
         self._quiet_s = quiet_s
-        self._followers = 0
+        self._followers = Audience(MOST_FOLLOWERS, "follow already")
         self._own_names = own_names
         self._bridge = bridge
         self._closed = closed
@@ -96,8 +97,6 @@ class ControlApi:
             if not (seen.isascii() and seen.isdigit() and len(seen) < 19):
                 raise InvalidArgument(f"Last-Event-ID is {seen[:40]!r}, allowed: the id of an event, a whole number")
             setattr(message, _POSITION, int(seen))
-        if self._followers >= MOST_FOLLOWERS:
-            raise Unavailable(f"{self._followers} callers follow already, the limit is {MOST_FOLLOWERS}")
         events = self._follow(row, message, request.principal)
         first = await anext(events)
         return HttpResponse(first, EVENTS_TYPE, then=events)
@@ -107,7 +106,7 @@ class ControlApi:
 
         An error that comes later is the last event: by its id a client goes on elsewhere.
         """
-        self._followers += 1
+        self._followers.join(principal)
         messages, told = self._bridge.follow(row.rpc, message, principal), False
         coming = asyncio.ensure_future(anext(messages))
         try:
@@ -127,7 +126,7 @@ class ControlApi:
                 raise
             yield b"event: ended\ndata: %s\n\n" % orjson.dumps({"error": str(error)})
         finally:
-            self._followers -= 1
+            self._followers.leave(principal)
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
             await messages.aclose()

@@ -6,7 +6,7 @@ Templates are loaded when somebody opens the page for the first time.
 
 import asyncio
 import json
-from collections import deque
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
 from functools import cached_property
 from http import HTTPStatus
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from gateway.access.audience import party
 from gateway.access.principal import Principal, Role
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.page.host_view import HostView
@@ -51,8 +52,8 @@ _POLICY: Final = {
 class OperatorsPage:
     """Answers the requests of browsers. With an `authorizer` a reader has to log in.
 
-    At most `MOST_READERS` streams are open; one more ends the oldest. With `closed` nobody sees anything but why.
-    With `own_names` it has to be asked for by a name that is this host's own.
+    At most `MOST_READERS` streams are open; one more ends the oldest of those who have the most. With `closed` nobody
+    sees anything but why. With `own_names` it has to be asked for by a name that is this host's own.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class OperatorsPage:
         self._host = host
         self._traffic = traffic
         self._authorizer = authorizer
-        self._readers: deque[asyncio.Event] = deque()
+        self._readers: list[tuple[str, asyncio.Event]] = []  # the oldest first, each with whom it belongs to
         self._asked: dict[Hashable, tuple[float, asyncio.Task[bytes]]] = {}  # by what the reader may see
 
     def pages(self) -> dict[str, Page]:
@@ -174,9 +175,10 @@ class OperatorsPage:
         """Yields the parts that changed and the newest traffic, once a second, until somebody else takes the place."""
         known: dict[str, str] = {}
         if len(self._readers) >= MOST_READERS:
-            self._readers.popleft().set()
-        ended = asyncio.Event()
-        self._readers.append(ended)
+            self._end_one()
+        reader = party(principal), asyncio.Event()
+        _, ended = reader
+        self._readers.append(reader)
         try:
             yield _event("points", [_seen(point, principal) for point in self._traffic.points])
             newest = self._traffic.now
@@ -198,8 +200,16 @@ class OperatorsPage:
                     pass
             yield _event("ended", "Too many pages are open: reload to follow here again")
         finally:
-            if ended in self._readers:
-                self._readers.remove(ended)
+            if reader in self._readers:
+                self._readers.remove(reader)
+
+    def _end_one(self) -> None:
+        """Ends the oldest stream of those who have the most: nobody takes the place of others by many of its own."""
+        held = Counter(who for who, _ in self._readers)
+        most = max(held.values())
+        oldest = next(reader for reader in self._readers if held[reader[0]] == most)
+        self._readers.remove(oldest)
+        oldest[1].set()
 
     async def _overview(self, principal: Principal) -> bytes:
         """Returns what the reader may see. Pages of one reader share an answer, so that many of them cost as one."""

@@ -89,6 +89,22 @@ async def test_one_reader_too_many_ends_the_oldest(tmp_path: Path) -> None:
         await answer.then.aclose()
 
 
+async def test_readers_of_one_name_take_no_place_of_another(tmp_path: Path) -> None:
+    stream = made(tmp_path).pages()["/page/stream"]
+    other = Principal("ops", "", "token", (Grant(Role.READER),))
+    answers = [await stream(asked("/page/stream", who)) for who in (other, *[READER] * MOST_READERS)]
+    for answer in answers:
+        await pieces(answer, 1)
+    first, flooded = answers[0].then, answers[1].then
+    assert first is not None
+    assert flooded is not None
+    assert [piece async for piece in flooded][-1].startswith(b"event: ended")
+    assert b"ended" not in await anext(first)
+    for answer in (answers[0], *answers[2:]):
+        assert answer.then is not None
+        await answer.then.aclose()
+
+
 async def test_who_is_unknown_logs_in(tmp_path: Path) -> None:
     page = made(tmp_path, Guard(), own_names=False)
     assert b"Log in" in (await page.pages()["/"](asked("/", NOBODY))).body
