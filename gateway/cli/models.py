@@ -59,7 +59,7 @@ def models(
     ]
     notes = ["* the newest ready version: it answers where no route says otherwise" if rows else "no models"]
     if answer.trouble:
-        notes.append(f"the last look at the repository changed nothing: {answer.trouble}")
+        notes.append(f"models stay as they are: {answer.trouble}")
     notes += [f"passed over: {passed.path}: {passed.reason}" for passed in answer.passed_over]
     show(
         value,

@@ -156,6 +156,8 @@ def _tried(
     from loaders.schemes import LoaderSettings, canonical, open_loader
     from loaders.store import ContentStore
 
+    if against and not repository:
+        raise Failure(Exit.USAGE, f"--against {against!r} is a version of a repository: name it by --model-repository")
     beside = _directory(repository)
     try:
         requests = None if golden is None else read_golden(golden)
@@ -190,6 +192,12 @@ def directory_of(repository: str, data_dir: Path, verb: str) -> Path:
     from loaders.directory_layout import holds_versions
 
     place = repository or served_repository(data_dir).uri
+    if not place:
+        raise Failure(
+            Exit.USAGE,
+            f"--model-repository is empty, and no gateway has run on {str(data_dir)!r} (--data-dir): name the "
+            f"repository into which {verb} writes, a directory of this machine",
+        )
     directory = _directory(place)
     if directory is None or "," in place or not directory.is_dir():
         raise Failure(

@@ -90,7 +90,8 @@ def quantile(values: Sequence[float], share: float) -> float:
 def contract_check(new: Measured, active: Measured | None, against: str, *, may_break: bool = False) -> Check:
     """Returns whether everybody who calls the active version can call the new one, too."""
     if active is None:
-        return Check("contract", CheckState.SKIPPED, "there is no version to compare with: this is the first one")
+        why = f"version {against} told nothing" if against else "there is no version to compare with"
+        return Check("contract", CheckState.SKIPPED, why)
     broken = [*_broken_inputs(new.inputs, active.inputs), *_broken_outputs(new.outputs, active.outputs)]
     if broken:
         state = CheckState.WARN if may_break else CheckState.FAIL

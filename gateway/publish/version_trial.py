@@ -45,6 +45,7 @@ from loaders.store import ContentStore
 
 MODEL_FILENAME: Final = "model.onnx"
 _TRIED: Final = "1"  # the version's name while it is tried
+_NO_REPOSITORY: Final = "no repository is known, so nobody can tell whether callers are broken: name --model-repository"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,8 @@ async def _compared(
     """
     against = question.against or ("" if repository is None else newest_version(repository, question.model))
     notes: list[Check] = []
+    if repository is None:
+        notes.append(Check("active", CheckState.WARN, _NO_REPOSITORY))
     if not against or repository is None:
         return against, None, notes
     try:

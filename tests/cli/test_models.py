@@ -56,8 +56,8 @@ async def test_a_repository_that_cannot_be_read_is_told(shell: Shell) -> None:
     finally:
         away.rename(stand.repository)
         await stand.catalog.poll()
-    assert [line for line in lines if line.startswith("the last look at the repository changed nothing: ")]
-    assert "the last look" not in await shell.done("models")
+    assert [line for line in lines if line.startswith("models stay as they are: the model repository cannot be listed")]
+    assert "stay as they are" not in await shell.done("models")
 
 
 async def test_a_model_that_is_not_there_is_an_error_that_names_those_that_are(shell: Shell) -> None:

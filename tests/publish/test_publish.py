@@ -223,6 +223,24 @@ def test_golden_requests_that_cannot_be_read_are_told_by_line(line: str, reason:
     assert reason in result.output
 
 
+def test_without_a_repository_it_is_told_that_nobody_can_tell_what_breaks(place: Path) -> None:
+    words = ["validate", str(place / "new.onnx"), "m", "--data-dir", str(place / "nothing")]
+    result = CliRunner().invoke(app, [*words, "-o", "json"])
+    assert (result.exit_code, checks(result)["active"], checks(result)["contract"]) == (0, "warn", "skipped")
+    compared = CliRunner().invoke(app, [*words, "--against", "1"])
+    assert compared.exit_code == 2
+    assert "--model-repository" in compared.output
+
+
+@pytest.mark.parametrize("command", ["publish", "retire"])
+def test_a_command_that_knows_no_repository_to_write_into_says_why(command: str, place: Path) -> None:
+    words = [str(place / "new.onnx"), "m"] if command == "publish" else ["m", "1"]
+    result = CliRunner().invoke(app, [command, *words, "--data-dir", str(place / "nothing")])
+    assert result.exit_code == 2
+    told = " ".join(result.output.split())
+    assert "--model-repository is empty, and no gateway has run on" in told
+
+
 def test_a_repository_that_is_no_directory_is_told(place: Path) -> None:
     arguments = ["publish", str(place / "new.onnx"), "m", "--model-repository", "oci://host/m"]
     result = CliRunner().invoke(app, arguments)
