@@ -8,6 +8,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from tempfile import mkdtemp
@@ -24,6 +25,8 @@ from loaders import manifest
 from loaders.loader import LocalVersion
 
 _TRIES: Final = 100
+_STAGING: Final = ".publishing-"
+_ABANDONED_S: Final = 86_400.0  # nobody writes so long
 
 
 def publish(
@@ -50,7 +53,8 @@ def publish(
     model = repository / checklist.model
     try:
         model.mkdir(exist_ok=True)
-        staging = Path(mkdtemp(prefix=".publishing-", dir=model))
+        _clear_abandoned(model, now_s)
+        staging = Path(mkdtemp(prefix=_STAGING, dir=model))
         added: list[Path] = []
         try:
             if isinstance(content, LocalVersion):
@@ -87,6 +91,14 @@ def lineage_of(pairs: list[str]) -> dict[str, str]:
             raise InvalidArgument(f"--lineage is {pair[:80]!r}, expected NAME=VALUE of at most 2000 characters")
         lineage[name.strip()] = value.strip()
     return lineage
+
+
+def _clear_abandoned(model: Path, now_s: float) -> None:
+    """Removes what publications that were killed have left beside the versions."""
+    for left in model.glob(f"{_STAGING}*"):
+        with suppress(FileNotFoundError):
+            if now_s - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _next_number(model: Path) -> int:

@@ -329,3 +329,17 @@ def test_a_disk_that_is_full_leaves_nothing_of_a_publication(of_ensemble: bool, 
     assert set(refused) == {"the repository cannot be written: No space left on device"}
     assert name == "1"  # no name was lost
     assert (repository / "m" / RECORDS / "1.json").stat().st_size
+
+
+def test_what_a_killed_publication_left_goes_with_a_later_one(place: Path, tmp_path: Path) -> None:
+    left, young = tmp_path / "m" / ".publishing-left", tmp_path / "m" / ".publishing-young"
+    for directory in (left, young):
+        directory.mkdir(parents=True)
+        (directory / "model.onnx").write_bytes(b"half of it")
+    os.utime(left, (0, 0))
+    checklist = Checklist("m", "d", 1, "")
+    with laid_out(place / "new.onnx", "m", None) as loader:
+        content = loader.fetch("m", "1")
+        now_s = young.stat().st_mtime
+        assert put(content, tmp_path, checklist, version="", publisher="ci", now_s=now_s, lineage={}) == "1"
+    assert (left.exists(), young.exists()) == (False, True)
