@@ -17,7 +17,8 @@ def redis_acl(
 ) -> None:
     """Print the commands that make the users of the routing store; put their passwords in. Asks nobody.
 
-    gateway-worker is for hosts that serve, gateway-control for those at which operators change rules (docs/redis.md).
+    gateway-worker is for hosts that serve, gateway-control for those at which operators change rules and which judge
+    rollouts (docs/redis.md); the names of another environment than default end with its own.
     """
     try:
         commands = [user.command() for user in users(environment)]

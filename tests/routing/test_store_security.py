@@ -261,8 +261,19 @@ def test_the_page_shows_what_the_command_prints() -> None:
     printed = CliRunner().invoke(app, ["redis-acl"]).stdout
     assert [line.split() for line in printed.splitlines()] == published()
     other = CliRunner().invoke(app, ["redis-acl", "--environment", "prod"]).stdout
-    assert other == printed.replace("{gw:default}", "{gw:prod}")
+    named = printed.replace("gateway-worker", "gateway-worker-prod").replace("gateway-control", "gateway-control-prod")
+    assert other == named.replace("{gw:default}", "{gw:prod}")
     assert CliRunner().invoke(app, ["redis-acl", "--environment", "a} b"]).exit_code == 2
+
+
+async def test_the_users_of_two_environments_stand_beside_each_other(valkey: Valkey) -> None:
+    async with admin_of(valkey.url) as admin:
+        for environment in ("default", "prod"):
+            for user in users(environment):
+                await admin.call(*user.command().split())
+    for name, environment in (("gateway-worker", "default"), ("gateway-worker-prod", "prod")):
+        async with admin_of(f"{valkey.url}?username={name}&password=worker-password") as worker:
+            assert await worker.call("GET", f"{{gw:{environment}}}:epoch") is None
 
 
 async def test_the_users_may_use_the_commands_that_stand_in_the_sources_and_no_other(valkey: Valkey) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gateway.routing.store.store_keys import StoreKeys
 
+_DEFAULT = "default"  # the environment of who names none
 _CONNECTS = ("ping", "client|setname", "select", "role", "multi", "exec")
 _FOLLOWS = (
     *("get", "mget", "type", "exists", "strlen", "hget", "hmget", "hkeys", "hstrlen", "hgetall", "pttl", "zrange"),
@@ -44,7 +45,7 @@ class StoreUser:
 
     def command(self) -> str:
         """The command that makes this user; its password is to be put in."""
-        password = f">{self.name.removeprefix('gateway-')}-password"
+        password = f">{self.name.split('-')[1]}-password"
         words = ["ACL SETUSER", self.name, "on", password, "resetchannels", "resetkeys", "clearselectors", "-@all"]
         words += self.grant.words()
         if self.beside is not None:
@@ -55,6 +56,7 @@ class StoreUser:
 def users(environment: str) -> tuple[StoreUser, ...]:
     """The users of an environment: a worker's host, and one at which operators work.
 
+    Their names end with another than the default: one name for two would have the rights of the second alone.
     A worker may add to the audit trail, because loading a model is recorded too, and not delete it.
     Raises: InvalidArgument for a name that no environment has.
     """
@@ -65,7 +67,8 @@ def users(environment: str) -> tuple[StoreUser, ...]:
         *(("RW", key) for key in (names.worker("*"), names.workers, names.acknowledgements, names.counts("*"))),
     )
     trail = tuple(("RW", key) for key in (names.audit, names.chain, names.idempotency("audit:*")))
-    return (
-        StoreUser("gateway-worker", StoreGrant(_CONNECTS + _FOLLOWS + _ACKNOWLEDGES, own), StoreGrant(_RECORDS, trail)),
-        StoreUser("gateway-control", StoreGrant(_CONNECTS + _FOLLOWS + _ACKNOWLEDGES + _CHANGES, (("RW", every),))),
-    )
+    of = "" if environment == _DEFAULT else f"-{environment}"
+    serves = StoreGrant(_CONNECTS + _FOLLOWS + _ACKNOWLEDGES, own)
+    changes = StoreGrant(_CONNECTS + _FOLLOWS + _ACKNOWLEDGES + _CHANGES, (("RW", every),))
+    worker = StoreUser(f"gateway-worker{of}", serves, StoreGrant(_RECORDS, trail))
+    return worker, StoreUser(f"gateway-control{of}", changes)
