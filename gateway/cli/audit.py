@@ -1,5 +1,6 @@
 """gateway audit: who changed what over all models, the proof that nobody changed that, and the trail as a file."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,8 +201,8 @@ def _noted(anchor: str) -> ChainLink | None:
     sequence, colon, hash_ = anchor.partition(":")
     if not anchor:
         return None
-    if not (colon and sequence.isascii() and sequence.isdecimal() and hash_):
-        raise Failure(Exit.USAGE, f"--anchor {anchor!r} is not ENTRY:HASH")
+    if not (colon and sequence.isascii() and sequence.isdecimal() and re.fullmatch("[0-9a-f]{64}", hash_)):
+        raise Failure(Exit.USAGE, f"--anchor {anchor!r} is not NUMBER:HASH, with all 64 digits of the hash")
     return ChainLink(int(sequence), hash_)
 
 

@@ -78,7 +78,7 @@ async def test_the_audit_trail_is_verified_here_and_from_a_file(shell: Shell) ->
     sequence = newest.partition(":")[0]
     anew = await shell.run("audit", "verify", "--anchor", f"{sequence}:{'0' * 64}")
     assert (anew.exit_code, f"entry {sequence} is not the entry that was noted" in anew.stdout) == (1, True)
-    for words in (["--anchor", "x"], ["-f", "/no/such"], ["-f", __file__]):
+    for words in (["--anchor", "x"], ["--anchor", newest[:-1]], ["-f", "/no/such"], ["-f", __file__]):
         assert (await shell.run("audit", "verify", *words)).exit_code == 2
     assert (await shell.run("audit", "export", "-o", "yaml")).exit_code == 2
 
