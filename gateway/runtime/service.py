@@ -191,6 +191,8 @@ class Service:
         if self._probe is not None or self._stop.is_set():
             return
         for child in list(self._children):
+            if child.exited.is_set():
+                continue  # it is silent because it is dead: who watches it may wait for a replacement to be ready
             if late_s > 0:
                 child.heartbeat.excuse(late_s)
             if child.heartbeat.hung(now, self._timing) and not child.kill_reason:
