@@ -121,3 +121,18 @@ async def test_a_disk_that_takes_nothing_costs_a_warning(tmp_path: Path, caplog:
     blocked.unlink()
     await keeper.save()
     assert load(blocked / "w0.routes") is not None
+
+
+async def test_what_a_full_disk_did_not_take_is_saved_once_it_has_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    keeper = Keeper(blocked / "w0.routes", snapshot, draw=lambda: -0.5, retry_s=0.01)
+    task = asyncio.create_task(keeper.run())
+    keeper.changed()  # and nothing else does
+    await until(lambda: "not saved" in caplog.text)
+    blocked.unlink()
+    await until((blocked / "w0.routes").exists)
+    task.cancel()
+    await asyncio.wait([task])

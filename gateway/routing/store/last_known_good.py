@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 SIZE_LIMIT_BYTES = 256 * 1024 * 1024
+RETRY_S = 10.0  # after a disk took nothing: it may have room again, and no further change may come
 DEBOUNCE_S = 0.4  # on average: the workers of a host must not all sync their files at once, nor with the next commit
 
 
@@ -104,10 +105,16 @@ class Keeper:
     """Saves the newest snapshot a moment after it changed, off the loop. One writer per path."""
 
     def __init__(
-        self, path: Path, newest: Callable[[], Snapshot | None], *, draw: Callable[[], float] = random
+        self,
+        path: Path,
+        newest: Callable[[], Snapshot | None],
+        *,
+        draw: Callable[[], float] = random,
+        retry_s: float = RETRY_S,
     ) -> None:
         self._path = path
         self._draw = draw
+        self._retry_s = retry_s
         self._newest = newest
         self._changed = asyncio.Event()
         self._saved: tuple[str, int, str] | None = None
@@ -121,21 +128,28 @@ class Keeper:
             await self._changed.wait()
             await asyncio.sleep(DEBOUNCE_S * (0.5 + self._draw()))
             self._changed.clear()
-            await self.save()
+            if not await self.save():
+                await asyncio.sleep(self._retry_s)
+                self._changed.set()
 
-    async def save(self) -> None:
-        """Saves now what is known and new. A disk that does not take it costs a warning, not the worker."""
+    async def save(self) -> bool:
+        """Saves now what is known and new; returns whether that is on the disk.
+
+        A disk that does not take it costs a warning, not the worker.
+        """
         snapshot = self._newest()
         if snapshot is None:
-            return
+            return True
         mark = (snapshot.epoch, snapshot.revision, snapshot.digest)
         if mark == self._saved:
-            return
+            return True
         try:
             await asyncio.to_thread(save, self._path, snapshot)
             self._saved = mark
         except OSError as error:
             log.warning("last known good routes were not saved", extra={"path": str(self._path), "error": str(error)})
+            return False
+        return True
 
 
 def _revision(path: Path) -> int:
