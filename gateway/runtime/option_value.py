@@ -22,6 +22,7 @@ from loaders.schemes import canonical
 from loaders.uri import has_scheme, split_uris
 
 _T_co = TypeVar("_T_co", covariant=True)
+_Figure = TypeVar("_Figure", int, float)
 _WORDS: Final = {
     "1": True,
     "true": True,
@@ -67,16 +68,7 @@ class Whole:
         return f"{self.low} to {self.high}"
 
     def read(self, given: object) -> int:
-        allowed = f"a whole number from {self.limits}"
-        if isinstance(given, bool) or not isinstance(given, int | str):
-            raise ValueError(allowed)
-        try:
-            value = int(given)
-        except ValueError:
-            raise ValueError(allowed) from None
-        if not self.low <= value <= self.high:
-            raise ValueError(allowed)
-        return value
+        return _within(given, int, int, self.low, self.high, f"a whole number from {self.limits}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +85,7 @@ class Bytes:
         return f"{written_bytes(self.low)} to {written_bytes(self.high)}"
 
     def read(self, given: object) -> int:
-        allowed = f"bytes from {self.limits}, {BYTE_FORMS}"
-        if isinstance(given, bool) or not isinstance(given, int | str):
-            raise ValueError(allowed)
-        try:
-            value = read_bytes(given) if isinstance(given, str) else given
-        except ValueError:
-            raise ValueError(allowed) from None
-        if not self.low <= value <= self.high:
-            raise ValueError(allowed)
-        return value
+        return _within(given, int, read_bytes, self.low, self.high, f"bytes from {self.limits}, {BYTE_FORMS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +102,23 @@ class Number:
         return f"{self.low:g} to {self.high:g}"
 
     def read(self, given: object) -> float:
-        allowed = f"a number from {self.limits}"
-        if isinstance(given, bool) or not isinstance(given, int | float | str):
-            raise ValueError(allowed)
+        value = float(given) if isinstance(given, int) and not isinstance(given, bool) else given
+        return _within(value, float, float, self.low, self.high, f"a number from {self.limits}")
+
+
+def _within(
+    given: object, kind: type[_Figure], parse: Callable[[str], _Figure], low: _Figure, high: _Figure, allowed: str
+) -> _Figure:
+    """Returns the figure that was given, as itself or as text. Raises: ValueError saying what is allowed."""
+    value = given
+    if isinstance(given, str):
         try:
-            value = float(given)
+            value = parse(given)
         except ValueError:
             raise ValueError(allowed) from None
-        if not self.low <= value <= self.high:  # NaN fails this as well
-            raise ValueError(allowed)
-        return value
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:  # NaN fails this as well
+        raise ValueError(allowed)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
