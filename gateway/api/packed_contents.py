@@ -138,7 +138,7 @@ def _numbers(name: str, datatype: Datatype, data: memoryview, shape: tuple[int, 
 def _texts(name: str, datatype: Datatype, data: memoryview, shape: tuple[int, ...]) -> Array:
     """Returns the texts of fields that follow each other. Raises: InvalidArgument."""
     count = prod(shape)
-    texts = _split(data, count + 1)
+    texts = split_texts(bytes(data), _TEXT, count + 1)
     if texts is None:
         raise InvalidArgument(f"input {shown(name)}: contents has something beside bytes_contents")
     if len(texts) != count:
@@ -146,13 +146,12 @@ def _texts(name: str, datatype: Datatype, data: memoryview, shape: tuple[int, ..
     return strings(name, texts, shape)
 
 
-def _split(data: memoryview, most: int) -> list[bytes] | None:
-    """Returns the texts, `most` of them at most; None where there is anything else."""
-    encoded = bytes(data)
+def split_texts(encoded: bytes, tag: int, most: int) -> list[bytes] | None:
+    """Returns the texts of fields with that tag, `most` of them at most; None where there is anything else."""
     texts: list[bytes] = []
     offset, size = 0, len(encoded)
     while offset < size and len(texts) < most:
-        if encoded[offset] != _TEXT:
+        if encoded[offset] != tag:
             return None
         start = offset + 2
         length = encoded[start - 1] if start <= size else size

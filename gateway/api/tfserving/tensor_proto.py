@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.api.contents import PACKED_AS_RAW
 from gateway.api.naming import shown
+from gateway.api.packed_contents import split_texts
 from gateway.api.packed_varints import LONGEST, as_datatype, count_varints, pack_numbers, read_varints
 from gateway.api.signature import MAX_RANK
 from gateway.api.tfserving.field_walk import LENGTH, VARINT, broken, rewritten, varint_at, walk
@@ -173,28 +174,11 @@ def _parts(message: memoryview, *, checked: bool = False) -> _Parts | None:
         else:
             continue
         seen.add(field)
-    texts = _texts_in(bytes(message[walked[1] :]))
+    # One more than there may be at most, so that too many are refused by their number.
+    texts = split_texts(bytes(message[walked[1] :]), _TEXT_TAG, MAX_TEXTS + 1)
     if texts is None or (len(content) and (lists or texts) and not checked):
         return None
     return _Parts(number, shape, content, lists, texts)
-
-
-def _texts_in(encoded: bytes) -> list[bytes] | None:
-    """Returns the elements of `string_val` that the bytes are, one more than there may be at most."""
-    texts: list[bytes] = []
-    offset, size = 0, len(encoded)
-    while offset < size and len(texts) <= MAX_TEXTS:
-        if encoded[offset] != _TEXT_TAG:
-            return None
-        start = offset + 2
-        length = encoded[start - 1] if start <= size else size
-        if length >= 0x80:
-            length, start = varint_at(encoded, offset + 1)
-        offset = start + length
-        if start < 0 or offset > size:
-            return None
-        texts.append(encoded[start:offset])
-    return texts
 
 
 def write_tensor(spec: TensorSpec, array: Array) -> bytes:
