@@ -9,13 +9,13 @@ import msgspec
 from gateway.errors import FailedPrecondition
 from gateway.replay.run_files import EnsembleFiles, LookUpFiles, VersionFiles
 from gateway.replay.run_message import RunAnswer, RunContract, SentTensor
-from gateway.replay.version_runner import RunLimits, VersionRunner
+from gateway.replay.version_runner import RunLimits, Runner, VersionRunner
 from gateway.serving.ensemble_contract import StepContract, check_contracts
 from gateway.serving.ensemble_loads import logs_steps
 from gateway.serving.probe import Prober, ProbeResult
 
 
-class EnsembleRunner:
+class EnsembleRunner(Runner[EnsembleFiles]):
     """One ensemble that can be run, as a `VersionRunner` is a version. Use it as a context.
 
     Steps that name the same version share its process. One with a step that looks its answers up can be opened, which
@@ -24,22 +24,10 @@ class EnsembleRunner:
     """
 
     def __init__(self, files: EnsembleFiles, limits: RunLimits | None = None, prober: Prober | None = None) -> None:
-        self._files = files
-        self._limits = limits or RunLimits()
-        self._prober = prober or Prober()
+        super().__init__(files, limits, prober)
         self._stack = AsyncExitStack()
         self._runners: dict[tuple[str, str, str], AnyRunner] = {}
         self._steps: tuple[AnyRunner | LookUpFiles, ...] = ()
-        self.contract = RunContract()
-        self.probed = ProbeResult(ok=False)
-
-    @property
-    def version(self) -> str:
-        return self._files.candidate.version
-
-    @property
-    def digest(self) -> str:
-        return self._files.digest
 
     @property
     def peak_bytes(self) -> int:

@@ -6,12 +6,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Final, Self, TypeVar
+from typing import IO, Final, Generic, Self, TypeVar
 
 import msgspec
 
 from gateway.errors import FailedPrecondition
-from gateway.replay.run_files import VersionFiles
+from gateway.replay.run_files import EnsembleFiles, VersionFiles
 from gateway.replay.run_message import LENGTH_BYTES, MOST_BYTES, RunAnswer, RunContract, RunRequest, SentTensor, framed
 from gateway.serving.probe import Prober, ProbeResult, cause_of_death
 from gateway.serving.probe_request import to_json
@@ -19,6 +19,7 @@ from gateway.serving.probe_request import to_json
 _OPEN_S: Final = 60.0
 _STDERR_BYTES: Final = 2000
 Kind = TypeVar("Kind", RunContract, RunAnswer)
+Files = TypeVar("Files", VersionFiles, EnsembleFiles)
 
 
 class RunnerGone(Exception):
@@ -34,23 +35,17 @@ class RunLimits:
     deaths: int = 5
 
 
-class VersionRunner:
-    """One version that can be run. Use it as a context: its process ends with the block.
-
-    `contract` is what it takes and answers; `probed` what its first runs have shown; `peak_bytes` the most memory that
-    it held beyond what the process had before.
+class Runner(Generic[Files]):
+    """What can be run of these files, within limits; `contract` is what it takes and answers, `probed` what its first
+    runs have shown.
     """
 
-    def __init__(self, files: VersionFiles, limits: RunLimits | None = None, prober: Prober | None = None) -> None:
-        self._files = files
+    def __init__(self, files: Files, limits: RunLimits | None = None, prober: Prober | None = None) -> None:
+        self._files: Files = files
         self._limits = limits or RunLimits()
         self._prober = prober or Prober()
-        self._process: asyncio.subprocess.Process | None = None
-        self._errors: IO[bytes] | None = None
-        self._deaths = 0
         self.contract = RunContract()
         self.probed = ProbeResult(ok=False)
-        self.peak_bytes = 0
 
     @property
     def version(self) -> str:
@@ -59,6 +54,20 @@ class VersionRunner:
     @property
     def digest(self) -> str:
         return self._files.digest
+
+
+class VersionRunner(Runner[VersionFiles]):
+    """One version that can be run. Use it as a context: its process ends with the block.
+
+    `peak_bytes` is the most memory that it held beyond what the process had before.
+    """
+
+    def __init__(self, files: VersionFiles, limits: RunLimits | None = None, prober: Prober | None = None) -> None:
+        super().__init__(files, limits, prober)
+        self._process: asyncio.subprocess.Process | None = None
+        self._errors: IO[bytes] | None = None
+        self._deaths = 0
+        self.peak_bytes = 0
 
     @property
     def pid(self) -> int | None:
