@@ -26,18 +26,20 @@ _MAX_REQUESTS: Final = 10_000
 Array = npt.NDArray[Any]
 
 
-class _Tensor(msgspec.Struct):
+class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: list[Any]
 
 
-class _Line(msgspec.Struct):
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
     inputs: list[_Tensor]
     outputs: list[_Tensor]
     tolerance: float = TOLERANCE
     id: str = ""
+    model_name: str = ""  # an answer by REST has them; no version to come is held to them
+    model_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def difference(expected: Sequence[SentTensor], actual: Sequence[SentTensor], tol
         if wrong.any():
             place = int(np.flatnonzero(wrong)[0])
             left, right = _shown(tensor, place), _shown(answer, place)
-            return f"output {tensor.name!r} has {int(wrong.sum())} other elements: at {place} {right}, expected {left}"
+            other = f"{int(wrong.sum())} of {wrong.size} elements differ"
+            return f"output {tensor.name!r}: {other}, the first at {place}: {right}, expected {left}"
     return ""
 
 

@@ -79,17 +79,17 @@ def test_golden_requests_must_be_answered_as_expected() -> None:
 @pytest.mark.parametrize(
     ("datatype", "expected", "answered", "text"),
     [
-        (Datatype.INT64, np.array([1, 2]), np.array([1, 3]), "at 1 3, expected 2"),
-        (Datatype.BOOL, np.array([True]), np.array([False]), "at 0 False, expected True"),
-        (Datatype.FP32, np.array([0.5], "<f4"), np.array([0.75], "<f4"), "at 0 0.75, expected 0.5"),
-        (Datatype.BYTES, np.array([b"a"], object), np.array([b"b"], object), "at 0 b'b', expected b'a'"),
+        (Datatype.INT64, np.array([1, 2]), np.array([1, 3]), "at 1: 3, expected 2"),
+        (Datatype.BOOL, np.array([True]), np.array([False]), "at 0: False, expected True"),
+        (Datatype.FP32, np.array([0.5], "<f4"), np.array([0.75], "<f4"), "at 0: 0.75, expected 0.5"),
+        (Datatype.BYTES, np.array([b"a"], object), np.array([b"b"], object), "at 0: b'b', expected b'a'"),
     ],
 )
 def test_an_answer_that_differs_is_told_by_its_values(
     datatype: Datatype, expected: np.ndarray, answered: np.ndarray, text: str
 ) -> None:
     told = difference([sent("y", datatype, expected)], [sent("y", datatype, answered)], 0.0)
-    assert told == f"output 'y' has 1 other elements: {text}"
+    assert told == f"output 'y': 1 of {expected.size} elements differ, the first {text}"
 
 
 def test_budgets_are_held() -> None:

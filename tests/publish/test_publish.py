@@ -213,6 +213,7 @@ def test_validate_publishes_nothing_and_takes_a_directory(place: Path) -> None:
             "none of INT64",
         ),
         ('{"inputs": [], "outputs": [{"name": "y", "datatype": "BOOL", "shape": [1], "data": ["false"]}]}', "of BOOL"),
+        ('{"inputs": [], "outputs": [], "tolerence": 1}', "tolerence"),
     ],
 )
 def test_golden_requests_that_cannot_be_read_are_told_by_line(line: str, reason: str, place: Path) -> None:
