@@ -275,10 +275,14 @@ async def test_a_server_that_is_no_longer_named_is_left_though_it_answers(tmp_pa
 async def test_no_sentinel_and_an_unknown_service_are_said_so(tmp_path: Path) -> None:
     dead = f"127.0.0.1:{free_port()}"
     async with store_of(f"redis+sentinel://{dead},{dead}/routes") as store:
-        with pytest.raises(StoreUnavailable, match="no sentinel answers"):
+        with pytest.raises(StoreUnavailable, match="no sentinel answers: a sentinel is not reachable: conn"):
             await store.state()
     master = Server(tmp_path / "master", {}).start()
     one = sentinel(tmp_path / "sentinel", master)
     async with stopped(master, one), store_of(f"redis+sentinel://{dead},{one.address}/others") as store:
         with pytest.raises(StoreUnavailable, match="no sentinel knows the service 'others'"):
             await store.state()
+        wrong = f"redis+sentinel://{one.address}/routes?sentinel_username=x&sentinel_password=y"
+        async with store_of(wrong) as unknown:
+            with pytest.raises(StoreUnavailable, match="no sentinel answers: a sentinel refused the credentials"):
+                await unknown.state()

@@ -33,17 +33,17 @@ class Sentinels:
 
         Raises: StoreUnavailable if none does.
         """
-        silent = 0
+        silent, why = 0, ""
         for node in tuple(self._nodes):
             try:
                 async with asyncio.timeout(ANSWER_S):
                     answer = await self._ask(node, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service))
-            except (StoreUnavailable, TimeoutError):
-                silent += 1
+            except (StoreUnavailable, TimeoutError) as error:
+                silent, why = silent + 1, str(error) or f"one did not within {ANSWER_S:g} s"
                 continue
             if isinstance(answer, list) and len(answer) == 2:
                 self._nodes.remove(node)
                 self._nodes.insert(0, node)
                 return Node(text(answer[0]), number(answer[1]))
-        missing = "answers" if silent == len(self._nodes) else f"knows the service {self._service!r}"
+        missing = f"answers: {why}" if silent == len(self._nodes) else f"knows the service {self._service!r}"
         raise StoreUnavailable(f"the routing store is not to be found: no sentinel {missing}")
