@@ -99,7 +99,7 @@ def fetch_beside(url: str) -> "asyncio.Future[tuple[str, str]]":
 
     def work() -> None:
         try:
-            outcome.set_result(_answer(url))
+            outcome.set_result(answer_at(url))
         except Exception as error:  # a defect of ours is told to who waits
             outcome.set_exception(error)
 
@@ -107,7 +107,7 @@ def fetch_beside(url: str) -> "asyncio.Future[tuple[str, str]]":
     return asyncio.wrap_future(outcome)
 
 
-def _answer(url: str) -> tuple[str, str]:
+def answer_at(url: str) -> tuple[str, str]:
     """Returns the document at a URL, or "" and why there is none."""
     try:
         return fetch(url), ""

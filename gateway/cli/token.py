@@ -168,7 +168,7 @@ def _held(path: Path) -> Iterator[None]:
     try:
         descriptor = os.open(path.absolute().parent, os.O_RDONLY)
     except OSError as error:
-        raise InvalidArgument(f"its directory cannot be used: {error.strerror}") from None
+        raise InvalidArgument(f"{path}: its directory cannot be used: {error.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

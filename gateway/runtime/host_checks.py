@@ -15,8 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
 
+from gateway.access.json_web_token import parse_keys
+from gateway.access.key_fetch import answer_at
 from gateway.byte_size import rounded_bytes
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InvalidArgument
 from gateway.rpc.server_certificate import read
 from gateway.runtime.build import is_compiled
 from gateway.runtime.config import Config
@@ -260,6 +262,21 @@ def judge_certificate(not_after_s: float, now_s: float) -> HostFinding:
     if left_s <= 0:
         return fail(f"ended on {end}", "renew it: clients refuse it")
     return warn(seen, "renew it; new files are taken without a restart") if left_s < _CERTIFICATE_WARN_S else ok(seen)
+
+
+def check_issuer(keys: str) -> HostFinding:
+    """Whether the keys of the issuer can be had now, where they are fetched; files are read by `configuration`."""
+    if "://" not in keys:
+        return ok("no URL is named")
+    text, trouble = answer_at(keys)
+    try:
+        known = 0 if trouble else len(parse_keys(text))
+    except InvalidArgument as error:
+        trouble = str(error)
+    if trouble:
+        remedy = "without keys every JWT is refused; try --jwt-keys with curl from this host"
+        return fail(f"its keys cannot be fetched: {trouble}", remedy)
+    return ok(f"{known} keys")
 
 
 def check_secrets(config: Config) -> HostFinding:

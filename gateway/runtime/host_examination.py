@@ -119,6 +119,10 @@ CHECKS: Final[Mapping[str, tuple[str, Callable[[Patient], HostFinding]]]] = {
         "the certificate does not end soon",
         lambda patient: host_checks.check_certificate(patient.config, patient.now_s),
     ),
+    "issuer": (
+        "the keys of JWTs can be fetched",
+        lambda patient: host_checks.check_issuer(patient.config.access.jwt_keys),
+    ),
     "secrets": (
         "nobody else can read keys or change who may do what",
         lambda patient: host_checks.check_secrets(patient.config),

@@ -74,7 +74,10 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         (("new", "--role", "infer", "--expires", "soon"), "--expires 'soon'"),
         (("new", "--role", "infer", "--name", "a b"), "--name 'a b', allowed:"),
         (("new", "--role", "infer", "-f", str(tmp_path / "broken")), "line 1:"),
-        (("new", "--role", "infer", "-f", "/no/such/place/tokens"), "its directory cannot be used"),
+        (
+            ("new", "--role", "infer", "-f", "/no/such/place/tokens"),
+            "/no/such/place/tokens: its directory cannot",
+        ),
         (("list",), "name the file of --access-tokens"),
         (("list", "-f", "/no/such"), "there is no such file"),
         (("list", "-f", str(tmp_path / "broken")), "line 1:"),
