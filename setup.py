@@ -23,6 +23,7 @@ MODULES = [
     "gateway/access/quota_use.py",
     "gateway/access/quotas.py",
     "gateway/access/token_bucket.py",
+    "gateway/backoff.py",
     "gateway/api/answer_metadata.py",
     "gateway/api/caller.py",
     "gateway/api/decode.py",
@@ -69,6 +70,7 @@ MODULES = [
     "gateway/rpc/connection.py",
     "gateway/rpc/deadline.py",
     "gateway/rpc/server_state.py",
+    "gateway/rpc/held_refusals.py",
     "gateway/rpc/lifetime.py",
     "gateway/rpc/message.py",
     "gateway/rpc/metadata.py",
@@ -113,6 +115,7 @@ MODULES = [
     "gateway/serving/tracer.py",
     "gateway/serving/version.py",
     "gateway/serving/version_queue.py",
+    "gateway/serving/wait_check.py",
     "gateway/telemetry/counters.py",
     "gateway/telemetry/histogram.py",
 ]

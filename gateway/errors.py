@@ -10,6 +10,7 @@ GatewayError
 │   └── VersionNotReady    the version failed to load
 ├── StaleRevision          the route was changed since it was read
 ├── ResourceExhausted      admission, queue or size limit; retryable
+│   └── Overloaded         refused for the load of the moment, as many others are
 ├── Unavailable            loading, draining, or the store is away; retryable
 │   └── StoreUnavailable
 │       └── StoreDamaged   the store holds what the gateway never wrote
@@ -125,6 +126,13 @@ class ResourceExhausted(GatewayError):
     def __init__(self, text: str, *, retry_after_ms: int | None = None) -> None:
         super().__init__(text)
         self.retry_after_ms = retry_after_ms
+
+
+class Overloaded(ResourceExhausted):
+    """The refusal of a call that is one of many: they share their texts, so that an edge encodes each text once.
+
+    When to come again, which differs from refusal to refusal, is in `retry_after_ms` alone.
+    """
 
 
 class Unavailable(GatewayError):

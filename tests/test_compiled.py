@@ -21,6 +21,7 @@ ROUTING = ("decide", "explain", "key", "operators", "snapshot", "replay", "table
 RECORDS = ("fast_path", "large_inputs", "log", "log_thread", "loss_policy", "redaction", "round_trip", "score_filter")
 TESTS = (
     *("tests/api", "tests/rpc", "tests/serving", "tests/telemetry", "tests/features/test_look_up.py"),
+    "tests/test_backoff.py",
     *(f"tests/rest/test_{name}.py" for name in ("http1", "http2", "infer_calls", "malformed")),
     *(f"tests/routing/test_{name}.py" for name in ROUTING),
     *(f"tests/records/test_{name}.py" for name in RECORDS),
@@ -38,7 +39,7 @@ SERVING = (
 )
 TELEMETRY = (
     *("alert_firing", "alerts", "dashboards", "drift_states", "events", "metrics_page", "published"),
-    *("span_encoding", "webhooks"),
+    "span_encoding",
 )
 APART = (
     *(f"tests/api/test_control_{name}.py" for name in CONTROL),

@@ -196,16 +196,15 @@ class Exchanges:
                 caller.principal.check(_ROLES, query.model)
             if self._quotas is not None:
                 self._admit(exchange, caller, query)
-            version = self._engine.begin(exchange, exchange)
+            refusal = self._engine.enter(exchange, exchange)
         except GatewayError as error:
-            named = self._engine.name(exchange)
-            caller.set_trailing_metadata(self._reported((), exchange, error.code), (REQUEST_ID, id_bytes(named)))
-            caller.fail(error)
-            if exchange.trace is not None and self._tracer is not None:
-                self._tracer.finish(exchange, error.code, named)
+            self._refuse(exchange, error)
+            return False
+        if refusal is not None:
+            self._refuse(exchange, refusal)
             return False
         try:
-            signature = exchange.signature = self._signatures.of(version)
+            signature = exchange.signature = self._signatures.of(cast(Version, exchange.version))
             inputs, exchange.shapes, exchange.rows, exchange.reply = decode_query(query, raw, signature)
             exchange.wanted = exchange.reply.wanted
             if foreign is not None:
@@ -227,6 +226,14 @@ class Exchanges:
         exchange.inputs = cast("Sequence[Buffer | None]", inputs)
         self._engine.submit(exchange)
         return True
+
+    def _refuse(self, exchange: Exchange, error: GatewayError) -> None:
+        """Tells the caller why the request was not begun."""
+        caller, code, named = exchange.caller, error.code, self._engine.name(exchange)
+        caller.set_trailing_metadata(self._reported((), exchange, code), (REQUEST_ID, id_bytes(named)))
+        caller.fail(error)
+        if exchange.trace is not None and self._tracer is not None:
+            self._tracer.finish(exchange, code, named)
 
     def _read_aside(self, exchange: Exchange, inputs: Sequence[Input]) -> None:
         """Has the inputs made on the thread, and submits the request then."""

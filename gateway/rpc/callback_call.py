@@ -5,7 +5,7 @@ import logging
 
 import ngh2
 
-from gateway.errors import DeadlineExceeded, GatewayError, ResourceExhausted
+from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, ResourceExhausted
 from gateway.rpc.handler import Announced, AnnouncedCall, CancelCallback, Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflation
 from gateway.rpc.message import PREFIX, BadMessage, Compressed
@@ -163,7 +163,14 @@ class CallbackCall(ServerCall):
             output.schedule()
 
     def fail(self, error: GatewayError) -> None:
-        self._fail(error)
+        if self.state == OPEN and type(error) is Overloaded:
+            self._callbacks = None
+            try:
+                self.send_refusal(error, self._trailing, self._own)
+            except ValueError as refused:  # metadata that cannot be sent
+                self._fail(refused)
+        else:
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         status = status_of(error, self.method.path)

@@ -17,7 +17,7 @@ from gateway.rpc.http_front import HttpFront
 from gateway.rpc.lifetime import Lifetime
 from gateway.rpc.metadata import Fields
 from gateway.rpc.method import Method
-from gateway.rpc.output import Output
+from gateway.rpc.output import REFUSED, Output
 from gateway.rpc.peer_identity import auth_context, certificate_names
 from gateway.rpc.request_head import Rejection, check_head, refusal
 from gateway.rpc.server import MAX_FIELDS
@@ -103,6 +103,8 @@ class Connection:
         if output.flush_after_read:
             output.flush_after_read = False
             output.flush()
+        elif output.refusals & REFUSED:
+            self.server.held_refusals.take(output, received_ns)
         else:
             output.schedule_if_wanted()
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from functools import partial
 from re import ASCII
 from re import compile as pattern
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import ngh2
 from grpc import StatusCode
 
-from gateway.errors import InvalidArgument
+from gateway.errors import InvalidArgument, Overloaded
 from gateway.rpc.handler import Metadata, OwnMetadatum
-from gateway.rpc.status_codes import Status, number_of
+from gateway.rpc.status_codes import PUSHBACK, Status, number_of
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -34,13 +34,17 @@ _KEPT: Final = 4096
 # come to live at the same address.
 _names: dict[str, bytes] = {}  # of keys that were checked
 _kept: dict[int, tuple[Metadata, Fields]] = {}
+_told: dict[str, Fields] = {}  # what begins the trailers of refusals that share a text
+_pushbacks: dict[int, Any] = {}  # their fields, by the milliseconds after which one may come again
 _OK: Final[Fields] = ((b"grpc-status", b"0"),)
 _STATUS: Final = {code: (b"grpc-status", b"%d" % number_of(code)) for code in StatusCode}
+_EXHAUSTED: Final = _STATUS[StatusCode.RESOURCE_EXHAUSTED]
 # As numbers: Python looks for a byte string by trying whether it is a number first, and an error costs 0.1 us.
 _LINE_FEED: Final = 0x0A
 _RETURN: Final = 0x0D
 _NUL: Final = 0
 # Makes a field that HPACK does not index, without the class's own constructor, which is interpreted.
+# What is declared to return a pair loses its class when it is compiled.
 never_indexed: Final = partial(tuple.__new__, ngh2.NeverIndexedHeader)
 
 
@@ -108,13 +112,16 @@ def ok_trailers(metadata: Metadata, own: OwnMetadatum | None) -> Fields:
             _kept.clear()
         entry = (metadata, _OK + encode(metadata))
         _kept[id(metadata)] = entry
-    if own is None:
-        return entry[1]
+    return entry[1] if own is None else (*entry[1], _own_field(own))
+
+
+def _own_field(own: OwnMetadatum) -> Any:
+    """Returns the header field of a call's own metadatum, which is not indexed. Raises: ValueError."""
     key, value = own
     # What HTTP/2 forbids; a whole look at each character would cost as much as all the rest.
     if not value.isascii() or _LINE_FEED in value or _RETURN in value or _NUL in value:
         raise ValueError(f"metadata {key!r} has characters that cannot be sent outside a -bin key")
-    return entry[1] + (never_indexed((_names.get(key) or _name_of(key), value)),)
+    return never_indexed((_names.get(key) or _name_of(key), value))
 
 
 def status_trailers(status: Status, metadata: Metadata = (), own: OwnMetadatum | None = None) -> Fields:
@@ -126,7 +133,31 @@ def status_trailers(status: Status, metadata: Metadata = (), own: OwnMetadatum |
     for name, value in encode(status.metadata) if status.metadata else ():
         fields += (never_indexed((name, value)),)
     if own is not None:
-        fields += ok_trailers((), own)[1:]
+        fields += (_own_field(own),)
+    return (*fields, *encode(metadata)) if metadata else fields
+
+
+def overload_trailers(error: Overloaded, metadata: Metadata = (), own: OwnMetadatum | None = None) -> Fields:
+    """Returns what `status_trailers` does. The text comes again: it is encoded once, and has a place in HPACK's table.
+
+    Raises: ValueError for a key or value that cannot be sent.
+    """
+    text = str(error)
+    fields = _told.get(text)
+    if fields is None:
+        if len(_told) >= _KEPT:
+            _told.clear()
+        fields = _told[text] = (_EXHAUSTED, (b"grpc-message", percent_encoded(text)))
+    after_ms = error.retry_after_ms
+    if after_ms is not None:
+        pushback = _pushbacks.get(after_ms)
+        if pushback is None:
+            if len(_pushbacks) >= _KEPT:
+                _pushbacks.clear()
+            pushback = _pushbacks[after_ms] = never_indexed((PUSHBACK.encode(), b"%d" % after_ms))
+        fields += (pushback,)
+    if own is not None:
+        fields += (_own_field(own),)
     return (*fields, *encode(metadata)) if metadata else fields
 
 

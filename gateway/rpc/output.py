@@ -26,6 +26,9 @@ CONGESTED: Final = "earlier answers on this connection are not read"
 # Where `struct tcp_info` of Linux has `tcpi_bytes_acked`.
 _ACKED_BEGIN: Final = 120
 _ACKED_END: Final = 128
+# Of what waits to be written after a read: a call was refused in it; refusals of earlier ones wait for their moment.
+REFUSED: Final = 1
+HELD: Final = 2
 _WRITE_BYTES: Final = 64 * 1024  # ngh2 takes five times as long for 256 KiB at once as for four times this
 
 
@@ -65,6 +68,7 @@ class Output:
         "peer",
         "reading",
         "received_ns",
+        "refusals",
         "sent_bytes",
         "transport",
         "unread_bytes",
@@ -93,6 +97,7 @@ class Output:
         self.flushing = False
         self.reading = False
         self.flush_after_read = False  # a call was answered while its bytes were read
+        self.refusals = 0  # REFUSED, HELD
         self.answered = False  # something was sent for a call since the last ping
         self.unsent_bytes = 0  # of answers, as counted in the budget
         self.sent_bytes = 0  # of answers that had to wait
@@ -230,6 +235,13 @@ class Output:
         else:
             self._loop.call_soon(self.flush)
 
+    def schedule_refusal(self) -> None:
+        """Has a refusal written, soon: it may wait for others (`gateway.rpc.held_refusals`)."""
+        if self.reading and not self.flushing:
+            self.refusals |= REFUSED
+        elif not self.flushing:
+            self.schedule()
+
     def schedule_if_wanted(self) -> None:
         """Schedules a write if ngh2 has something to send."""
         if not self.flushing and self.h2.want_write:
@@ -238,6 +250,7 @@ class Output:
     def flush(self) -> None:
         """Writes everything that the windows and the socket allow."""
         h2 = self.h2
+        self.refusals = 0
         if self.closed:
             self.flushing = False
             return

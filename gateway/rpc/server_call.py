@@ -9,12 +9,12 @@ import ngh2
 
 from gateway.access.principal import ANONYMOUS, Principal
 from gateway.access.quota_pass import QuotaPass
-from gateway.errors import DeadlineExceeded, GatewayError, Unavailable
+from gateway.errors import DeadlineExceeded, GatewayError, Overloaded, Unavailable
 from gateway.rpc.deadline import Slot
 from gateway.rpc.handler import Metadata, OwnMetadatum
 from gateway.rpc.inflation import Inflation
 from gateway.rpc.message import Assembler
-from gateway.rpc.metadata import Fields, Pair, decode, status_trailers
+from gateway.rpc.metadata import Fields, Pair, decode, overload_trailers, status_trailers
 from gateway.rpc.method import Method
 from gateway.rpc.output import UNREAD_BYTES, Output
 from gateway.rpc.peer_identity import identity_key
@@ -145,7 +145,22 @@ class ServerCall:
 
         Raises: ValueError, with nothing sent, for metadata that cannot be sent.
         """
-        fields = status_trailers(status, metadata, own)
+        self._conclude(status_trailers(status, metadata, own))
+        self.answered()
+
+    def send_refusal(self, error: Overloaded, metadata: Metadata, own: OwnMetadatum | None) -> None:
+        """Does what `send_status` does, at the cost that a refusal may have of which there are thousands a second.
+
+        Raises: as `send_status`.
+        """
+        self._conclude(overload_trailers(error, metadata, own))
+        output = self.output
+        output.answered = True
+        if not self.request_ended:
+            output.half_open.add(self.stream_id)
+        output.schedule_refusal()
+
+    def _conclude(self, fields: Fields) -> None:
         self.state = ANSWERED
         h2 = self.output.h2
         try:
@@ -155,7 +170,6 @@ class ServerCall:
                 h2.send_response(self.stream_id, RESPONSE + fields, end_stream=True)
         except ngh2.NGH2Error:
             self.state = GONE  # the stream ended in the same read as this call's last data
-        self.answered()
 
     def answered(self) -> None:
         """Has the status sent, and then a client stopped that still sends."""

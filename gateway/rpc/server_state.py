@@ -11,6 +11,7 @@ from gateway.access.quotas import Quotas
 from gateway.rpc.authorizer import Authorizer
 from gateway.rpc.busy_poll import BusyPoll
 from gateway.rpc.deadline import DeadlineWheel
+from gateway.rpc.held_refusals import HeldRefusals
 from gateway.rpc.http_front import HttpFront
 from gateway.rpc.inflation import Inflater
 from gateway.rpc.message import byte_budgets
@@ -71,6 +72,7 @@ class ServerState:
         self.quotas = quotas
         self.options = options
         self.methods = methods
+        self.held_refusals = HeldRefusals(loop)
         self.max_receive_bytes = options.max_receive_bytes
         self.max_calls = options.max_concurrent_calls
         self.open_calls = 0  # of all connections

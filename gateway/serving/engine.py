@@ -9,9 +9,9 @@ import random
 from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns, time_ns
-from typing import Final
+from typing import Final, cast
 
-from gateway.errors import Cancelled, Code, GatewayError, Internal, InvalidArgument, NotFound, Unavailable
+from gateway.errors import Cancelled, Code, GatewayError, Internal, InvalidArgument, NotFound, Overloaded, Unavailable
 from gateway.records.worker.back_pressure import BackPressure
 from gateway.records.worker.prediction_log import PredictionLog
 from gateway.records.worker.record_stream import RecordStream
@@ -28,7 +28,7 @@ from gateway.serving.ensemble_loads import EnsembleLoads
 from gateway.serving.ensemble_queue import EnsembleQueue
 from gateway.serving.ensemble_warm_up import warm_ensemble
 from gateway.serving.fallback import ChainReceiver, Fallbacks
-from gateway.serving.foresight import Foresight, Routing, check_wait, share_of
+from gateway.serving.foresight import Foresight, Routing
 from gateway.serving.mirroring import LAST_CLASS, REASON, Mirrors
 from gateway.serving.model_kind import ModelKind
 from gateway.serving.queue_maker import QueueMaker
@@ -38,12 +38,14 @@ from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.tracer import Tracer
 from gateway.serving.version import Version
 from gateway.serving.version_queue import VersionQueue
+from gateway.serving.wait_check import WaitCheck, share_of
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.keys import Gauge, Sum
 from gateway.threads import started_threads
 
 # How the reason begins of a version that does not run.
 QUARANTINED: Final = "quarantined: "
+_EXHAUSTED: Final = Code.RESOURCE_EXHAUSTED
 _PIN: Final = "PIN"
 _UNJUDGED: Final = -2  # as the revision of a decision: that of no route, and not the -1 of none that was looked up
 
@@ -78,7 +80,8 @@ class Engine:
         self._shared = shared or SharedRunState()
         self._shared.traced = tracer is not None
         self._queue_maker = QueueMaker(catalog, self._loop, self._threads, threads, self._shared, draw)
-        self.foresight = Foresight(catalog, routing, counters, admission, self._queues, draw)
+        self._wait_check = WaitCheck(draw)
+        self.foresight = Foresight(catalog, routing, counters, admission, self._queues, self._wait_check)
         self._refusals = self._shared.refusals
         self._fallbacks = Fallbacks(self.find)
         catalog.describe_by(ModelKind.ENSEMBLE, EnsembleLoads(catalog, partial(warm_ensemble, self)).describe)
@@ -135,23 +138,39 @@ class Engine:
     def begin(self, call: Call, attributes: Attributes) -> Version:
         """Leases the version that serves the call and returns it; `call.decision` says why.
 
-        Raises: GatewayError (admission, routing, no such version); then nothing is held.
+        Raises: GatewayError (admission, routing, no such version, its queue is too long); then nothing is held.
+        """
+        refusal = self.enter(call, attributes)
+        if refusal is not None:
+            raise refusal
+        return cast(Version, call.version)
+
+    def enter(self, call: Call, attributes: Attributes) -> Overloaded | None:
+        """Does what `begin` does, but returns the refusal where a queue is too long: an exception costs more than all
+        else of a call that ends so, and under overload most do.
+
+        Raises: GatewayError (admission, routing, no such version). Then, and with a refusal, nothing is held.
         """
         try:
             self._admission.take(call.size_bytes, call.level)
             try:
                 snapshot = self._routing.snapshot
                 decision = decide(snapshot, call.model, attributes, self._draw(), now_s=time_ns() / 1e9)
-                return self._decided(call, decision, snapshot)
+                refusal = self._decided(call, decision, snapshot)
             except BaseException:
                 self._admission.give(call.size_bytes)
                 raise
         except GatewayError as error:
             self._counters.refused(error.code)
             raise
+        if refusal is not None:
+            self._admission.give(call.size_bytes)
+            self._counters.refused(_EXHAUSTED)
+        return refusal
 
-    def _decided(self, call: Call, decision: Decision, snapshot: Snapshot) -> Version:
-        """Leases the version that was decided, or the first of its chain that can serve, and returns it.
+    def _decided(self, call: Call, decision: Decision, snapshot: Snapshot) -> Overloaded | None:
+        """Leases the version that was decided, or the first of its chain that can serve; returns the refusal, with
+        nothing held, where its queue is too long.
 
         Raises: GatewayError; then nothing is held.
         """
@@ -163,13 +182,15 @@ class Engine:
         else:
             version = self._permitted(self._catalog.newest(call.model))
         if version.backlog and not decision.fallback_on:
-            share = share_of(call.size_bytes)
-            check_wait(self._queues.get(version), version, call.deadline_ns, call.level, share, self._draw)
+            queue, share = self._queues.get(version), share_of(call.size_bytes)
+            refusal = self._wait_check.refusal(queue, version, call.deadline_ns, call.level, share)
+            if refusal is not None:
+                return refusal
         call.decision = decision
         call.version = version
         call.arm = self._arms.of(version, decision.arm)
         version.lease()
-        return version
+        return None
 
     def submit(self, call: Call) -> None:
         """Queues the call, whose receiver is given the outcome exactly once, at once if the queue is full.
@@ -271,9 +292,12 @@ class Engine:
         if call.level == LAST_CLASS:
             decision = Decision(decision.arm, decision.version, _UNJUDGED, REASON)
         try:
-            return self._decided(call, decision, snapshot)
+            refusal = self._decided(call, decision, snapshot)
         except NotFound as gone:
             raise Unavailable(str(gone)) from None
+        if refusal is not None:
+            raise refusal
+        return cast(Version, call.version)
 
     def finish_step(self, call: Call, code: Code, *, logged: bool) -> None:
         """As `finish`, for a call begun by `begin_step`; it is recorded where it is `logged`."""
@@ -334,7 +358,11 @@ class Engine:
         try:
             # Where there is a chain, the next arm may have a shorter queue.
             if version is not None and version.backlog and call.decision is not None and call.decision.fallback_on:
-                check_wait(queue, version, call.deadline_ns, call.level, share_of(call.size_bytes), self._draw)
+                share = share_of(call.size_bytes)
+                refusal = self._wait_check.refusal(queue, version, call.deadline_ns, call.level, share)
+                if refusal is not None:
+                    call.fail(refusal)
+                    return
             queue.put(call)
         except GatewayError as error:
             call.fail(error)

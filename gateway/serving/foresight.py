@@ -1,24 +1,18 @@
-"""What a queue may take of a call's time: asked when the call comes, and before, when only its size is known."""
+"""What is known of a call that is still to come, by its size and its model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic_ns
-from typing import Final, Protocol
+from typing import Protocol
 
-from gateway.backoff import retry_after_ms
-from gateway.errors import GatewayError, NotFound, ResourceExhausted
+from gateway.errors import GatewayError, NotFound
 from gateway.routing.decision.snapshot import Snapshot
 from gateway.serving.admission import Admission
 from gateway.serving.arrivals import Arrival
 from gateway.serving.catalog import Catalog
 from gateway.serving.version import Version
 from gateway.serving.version_queue import VersionQueue
+from gateway.serving.wait_check import PATIENCE, WaitCheck
 from gateway.telemetry.counters import Counters
-
-# What a queue may take of the time that a call has left; the rest is for its run, for the way back, and for what cannot
-# be foreseen. A long message was measured when it began, and has cost its transfer since.
-PATIENCE: Final = 0.5
-LAST_PATIENCE: Final = 0.875
-ANNOUNCED_BYTES: Final = 1 << 16
 
 
 class Routing(Protocol):
@@ -38,14 +32,14 @@ class Foresight:
         counters: Counters,
         admission: Admission,
         queues: dict[Version, VersionQueue],
-        draw: Callable[[], float],
+        wait_check: WaitCheck,
     ) -> None:
         self._catalog = catalog
         self._routing = routing
         self._counters = counters
         self._admission = admission
         self._queues = queues
-        self._draw = draw
+        self._wait_check = wait_check
 
     def foresee(self, model: str, version: str, size_bytes: int, deadline_ns: int) -> Arrival | None:
         """Returns the call on its way; None where only the whole request tells who serves it.
@@ -61,7 +55,10 @@ class Foresight:
             nearest = min(versions, key=_backlog)
             coming = nearest.arrivals.count(monotonic_ns())
             if nearest.backlog and not version:
-                check_wait(self._queues.get(nearest), nearest, deadline_ns, 0, PATIENCE, self._draw, coming)
+                queue = self._queues.get(nearest)
+                refusal = self._wait_check.refusal(queue, nearest, deadline_ns, 0, PATIENCE, coming)
+                if refusal is not None:
+                    raise refusal
             return nearest.arrivals.begin(waits=nearest.backlog > 0 or coming > 0)
         except NotFound:
             return None  # said when the whole request is known
@@ -86,42 +83,6 @@ class Foresight:
             return ()
         names = {outcome.version for outcome in compiled.outcomes} if compiled.splits else set()
         return [self._catalog.version(model, name) for name in names or {compiled.default.version} if name]
-
-
-def check_wait(
-    queue: VersionQueue | None,
-    version: Version,
-    deadline_ns: int,
-    level: int,
-    share: float,
-    draw: Callable[[], float],
-    coming: int = 0,
-) -> None:
-    """Refuses a call that would spend more than this share of the time that it has left in the queue: it would be
-    answered too late, or take the place of one that is not. `coming` calls will be in the queue before it.
-
-    Raises: ResourceExhausted.
-    """
-    if queue is None or not deadline_ns:
-        return
-    now_ns = monotonic_ns()
-    left_ns = deadline_ns - now_ns
-    allowed_ns = int(left_ns * share)
-    wait_ns = queue.wait_ns(level, now_ns)
-    if coming and wait_ns:
-        wait_ns += coming * (version.backlog // max(1, queue.queued))
-    if wait_ns > allowed_ns:
-        after_ms = max(retry_after_ms(draw()), (wait_ns - allowed_ns) // 1_000_000)
-        raise ResourceExhausted(
-            f"model {version.model!r} version {version.name!r} has a queue of {wait_ns // 1_000_000} ms, too long "
-            f"for a request whose deadline is in {left_ns // 1_000_000} ms; retry in {after_ms} ms",
-            retry_after_ms=after_ms,
-        )
-
-
-def share_of(size_bytes: int) -> float:
-    """Returns which share of its time a call of that size may wait."""
-    return PATIENCE if size_bytes < ANNOUNCED_BYTES else LAST_PATIENCE
 
 
 def _backlog(version: Version) -> int:

@@ -21,6 +21,7 @@ _MOST_BATCH_SIZES: Final = 256
 _MOST_ARMS: Final = 500
 OTHER_ARMS: Final = "(others)"
 _OK: Final = Code.OK
+_EXHAUSTED: Final = Code.RESOURCE_EXHAUSTED
 
 
 class BatchTotals:
@@ -146,6 +147,7 @@ class Counters:
     def __init__(self) -> None:
         self._series: dict[str, dict[str, dict[str, Series]]] = {}
         self._refused: dict[Code, int] = {}
+        self._exhausted = 0  # those of them with that code: the look-up of a code is no small part of a refusal
         self._apply = Histogram(APPLY_BOUNDS_NS)
         self._sums: dict[Sum, Callable[[], Mapping[str, object]]] = {}
         self._gauges: dict[Gauge, Callable[[], object]] = {}
@@ -169,7 +171,10 @@ class Counters:
 
     def refused(self, code: Code) -> None:
         """Counts a call that has ended before it had a version: admission, routing, an unknown model."""
-        self._refused[code] = self._refused.get(code, 0) + 1
+        if code is _EXHAUSTED:
+            self._exhausted += 1
+        else:
+            self._refused[code] = self._refused.get(code, 0) + 1
 
     def route_applied(self, latency_ns: int) -> None:
         """Counts a committed route that serves in this worker, that long after its commit."""
@@ -185,6 +190,9 @@ class Counters:
 
     def snapshot(self) -> dict[str, object]:
         """Returns everything counted so far, of values that JSON can hold."""
+        refused = {str(code.value): count for code, count in self._refused.items()}
+        if self._exhausted:
+            refused[str(_EXHAUSTED.value)] = self._exhausted
         sums: dict[str, object] = {
             Sum.SERIES: {
                 model: {
@@ -193,7 +201,7 @@ class Counters:
                 }
                 for model, versions in self._series.items()
             },
-            Sum.REFUSED: {str(code.value): count for code, count in self._refused.items()},
+            Sum.REFUSED: refused,
             Sum.ROUTE_APPLY: self._apply.snapshot(),
         }
         for key, read in self._sums.items():

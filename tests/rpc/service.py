@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from gateway.errors import InvalidArgument, ResourceExhausted, Unavailable, UnknownModel
+from gateway.errors import InvalidArgument, Overloaded, ResourceExhausted, Unavailable, UnknownModel
 from gateway.rpc.handler import AnnouncedCall, CallbackContext, RpcHandler, announced_to, by_callback
 from gateway.rpc.server import Server
 from gateway.serving.arrivals import Arrival
@@ -16,6 +16,7 @@ from tests.machine_load import as_loaded
 NAME = "testing.Behaviour"
 TRAILERS = (("x-version", "2"), ("x-arm", "canary"), ("x-blob-bin", b"\x00\xff\x10"))
 
+OVERLOAD = "all is full: 100 % of 3"
 
 DETAILS = "grpc-status-details-bin"
 
@@ -101,6 +102,11 @@ class Behaviour:
     def refuse(self, message: bytes | memoryview, context: CallbackContext) -> None:
         context.set_trailing_metadata((("x-why", "because"),))
         context.fail(Unavailable("snowman \u2603, percent %, line\nbreak"))
+
+    @by_callback
+    def overload(self, message: bytes | memoryview, context: CallbackContext) -> None:
+        context.set_trailing_metadata((("x-why", "load"),), ("x-id", bytes(message)))
+        context.fail(Overloaded(OVERLOAD, retry_after_ms=int(bytes(message))))
 
     @by_callback
     def explode(self, message: bytes | memoryview, context: CallbackContext) -> None:
@@ -238,6 +244,7 @@ def handlers(behaviour: Behaviour) -> Mapping[str, RpcHandler]:
         "See": uu(behaviour.see),
         "Hold": uu(behaviour.hold),
         "Refuse": uu(behaviour.refuse),
+        "Overload": uu(behaviour.overload),
         "Explode": uu(behaviour.explode),
         "Fail": uu(behaviour.fail),
         "Metadata": uu(behaviour.metadata),

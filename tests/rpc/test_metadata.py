@@ -3,8 +3,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidArgument, ResourceExhausted
-from gateway.rpc.metadata import Pair, decode, encode, ok_trailers, percent_encoded, status_trailers
+from gateway.errors import InvalidArgument, Overloaded, ResourceExhausted
+from gateway.rpc.handler import Metadata, OwnMetadatum
+from gateway.rpc.metadata import (
+    Pair,
+    decode,
+    encode,
+    ok_trailers,
+    overload_trailers,
+    percent_encoded,
+    status_trailers,
+)
 from gateway.rpc.status_codes import status_of
 
 KEYS = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.-", min_size=1, max_size=12).map("x-".__add__)
@@ -86,10 +95,32 @@ def test_what_differs_from_refusal_to_refusal_is_kept_out_of_the_table_of_fields
     assert kinds == [False, True, True, True, False]
 
 
+@given(text=st.text(max_size=20), after_ms=st.none() | st.integers(-1, 5000), has_own=st.booleans())
+@example(text="", after_ms=None, has_own=False)
+@example(text="10 %", after_ms=50, has_own=True)
+def test_a_refusal_that_is_one_of_many_says_what_any_other_does(text: str, after_ms: int | None, has_own: bool) -> None:
+    own: OwnMetadatum | None = ("x-id", b"7f") if has_own else None
+    for metadata in ((), (("x-version", "2"),)):
+        given: Metadata = metadata
+        error = Overloaded(text, retry_after_ms=after_ms)
+        assert overload_trailers(error, given, own) == status_trailers(status_of(error, "/x"), given, own)
+
+
+def test_only_the_text_that_many_refusals_share_is_in_the_table_of_fields() -> None:
+    for after_ms in (34, 35):
+        fields = overload_trailers(Overloaded("a queue of 12 ms", retry_after_ms=after_ms), (), ("x-id", b"7f"))
+        kinds = {name: isinstance(field, ngh2.NeverIndexedHeader) for field in fields for name in field[:1]}
+        assert kinds == {
+            b"grpc-status": False, b"grpc-message": False, b"grpc-retry-pushback-ms": True, b"x-id": True,
+        }  # fmt: skip
+
+
 @pytest.mark.parametrize("own", [("x-token", b"a\nb"), ("X-Token", b"a")])
 def test_what_cannot_be_sent_with_a_refusal_is_refused(own: tuple[str, bytes]) -> None:
     with pytest.raises(ValueError, match="cannot be sent"):
         status_trailers(status_of(ResourceExhausted(""), "/x"), (), own)
+    with pytest.raises(ValueError, match="cannot be sent"):
+        overload_trailers(Overloaded(""), (), own)
 
 
 @given(st.text())

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from gateway.access.priority import LADDER, Priority
 from gateway.errors import DeadlineExceeded, ResourceExhausted
 from gateway.serving.admission import Admission
+from gateway.serving.call import Call
 from gateway.serving.call_queue import HEAD_START_NS, CallQueue
 from gateway.serving.queue_wait import QueueWait
+from gateway.serving.version_queue import VersionQueue
+from gateway.serving.wait_check import WaitCheck, rounded
 from tests import models
 from tests.serving.bench import Bench, row
 from tests.serving.stage import Stage, floats, staged, until
@@ -96,6 +99,58 @@ async def test_a_queue_that_its_callers_left_is_not_slow(bench: Bench) -> None:
 
 
 # ---- refused before waiting in vain ----
+
+
+@given(time_ns=st.integers(-SECOND, 3600 * SECOND))
+@example(time_ns=0)
+@example(time_ns=(1 << 20) - 1)
+def test_refusals_share_a_text_whose_figures_are_about_right(time_ns: int) -> None:
+    assert 0 <= time_ns - rounded(time_ns) < max(1 << 20, abs(time_ns) / 32)
+    assert rounded(rounded(time_ns)) == rounded(time_ns)
+
+
+async def test_what_refusals_say_is_composed_once_and_when_to_come_again_is_each_ones_own(bench: Bench) -> None:
+    draws = iter([0.9, 0.95, 0.0, 0.0])
+    check, version = WaitCheck(lambda: next(draws)), bench.version
+    deadline_ns = monotonic_ns() + 60 * SECOND
+    for wait_ms in (30_010, 40_000):
+        first, second = (check.refusal(_Queue(wait_ms), version, deadline_ns, 0, 0.5) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        assert str(first) is str(second)
+        named = f"model {version.model!r} version {version.name!r}"
+        assert str(first).startswith(f"{named} has a queue of {wait_ms} ms, too long for a request whose deadline is ")
+        assert str(first).endswith(" ms; retry in a moment, or with a longer deadline")
+        if wait_ms == 30_010:
+            assert (first.retry_after_ms, second.retry_after_ms) == (230, 240)
+        else:  # not before there is room
+            assert min(first.retry_after_ms or 0, second.retry_after_ms or 0) >= 10_000
+    assert check.refusal(_Queue(200), version, deadline_ns, 0, 0.5) is None
+    assert check.refusal(_Queue(200), version, 0, 0, 0.5) is None
+    assert check.refusal(None, version, 1, 0, 0.5) is None
+
+
+class _Queue(VersionQueue):
+    """A queue that is as long as it says."""
+
+    def __init__(self, wait_ms: int) -> None:
+        self._wait_ms = wait_ms
+
+    @property
+    def queued(self) -> int:
+        return 1
+
+    def wait_ns(self, level: int, now_ns: int) -> int:
+        return self._wait_ms * MS
+
+    def put(self, call: Call) -> None:
+        raise AssertionError("nothing is let in")
+
+    def forget(self, call: Call) -> None:
+        raise AssertionError("nothing was let in")
+
+    def end(self) -> None:
+        return
 
 
 @pytest.mark.asyncio(loop_scope="module")

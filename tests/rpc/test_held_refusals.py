@@ -1,0 +1,106 @@
+"""Refusals of a busy moment: what each says, and when they leave."""
+
+import asyncio
+from typing import Any
+
+import ngh2
+import pytest
+
+from gateway.rpc.held_refusals import HOLD_NS, HeldRefusals
+from gateway.rpc.message import ByteBudget
+from gateway.rpc.metadata import percent_encoded
+from gateway.rpc.output import REFUSED, Output
+from gateway.rpc.server_call import RESPONSE
+from tests.rpc.raw import RawClient, message, request_headers
+from tests.rpc.service import OVERLOAD
+from tests.rpc.serving import Served, refused
+
+SECOND = 1_000_000_000
+
+
+async def test_each_of_many_refusals_says_the_same_and_when_to_come_again_itself(served: Served) -> None:
+    errors = await asyncio.gather(*(refused(served.unary("Overload")(b"%d" % number)) for number in range(30)))
+    for number, error in enumerate(errors):
+        trailing: Any = error.trailing_metadata()
+        trailers = dict(trailing)
+        assert (error.code().name, error.details()) == ("RESOURCE_EXHAUSTED", OVERLOAD)
+        assert (trailers["x-why"], trailers["x-id"]) == ("load", str(number))
+        assert trailers.get("grpc-retry-pushback-ms", str(number)) == str(number)  # grpcio's client keeps it to itself
+
+
+async def test_refusals_and_answers_of_one_connection_all_come(fast: Served) -> None:
+    async with RawClient(fast.server.port) as client:
+        heads = [request_headers("EchoNow" if number % 7 == 6 else "Overload") for number in range(42)]
+        streams = [await client.request(head, message(b"%d" % number)) for number, head in enumerate(heads)]
+        for number, stream_id in enumerate(streams):
+            fields, body = await client.answer(stream_id)
+            if number % 7 == 6:
+                assert (fields[b"grpc-status"], body) == (b"0", message(b"%d" % number))
+            else:
+                assert (fields[b"grpc-status"], fields[b"grpc-message"]) == (b"8", percent_encoded(OVERLOAD))
+                assert fields[b"grpc-retry-pushback-ms"] == b"%d" % number
+
+
+class Written(asyncio.Transport):
+    """A transport in memory: what is written is kept for a client, who is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.wrote = asyncio.Event()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+        self.wrote.set()
+
+
+@pytest.mark.parametrize("taken_along", [False, True])
+async def test_the_first_refusal_leaves_at_once_and_those_behind_it_together(taken_along: bool) -> None:
+    server, client = ngh2.Connection(ngh2.Role.SERVER), ngh2.Connection(ngh2.Role.CLIENT)
+    server.initiate_connection()
+    client.initiate_connection()
+    errors: list[Any] = []
+    loop = asyncio.get_running_loop()
+    output = Output(
+        server, loop, lambda events: None, errors.append, budget=ByteBudget(1 << 20), max_send_bytes=1 << 20
+    )
+    transport = Written()
+    output.open(transport, {})
+    output.flush()
+    held = HeldRefusals(loop)
+
+    def refuse(now_ns: int) -> None:
+        client.send_request(request_headers("Overload"), end_stream=True)
+        output.reading = True
+        server.receive_data(client.data_to_send())
+        (stream_id,) = (event.stream_id for event in server.events() if isinstance(event, ngh2.RequestReceived))
+        server.send_response(stream_id, (*RESPONSE, (b"grpc-status", b"8")), end_stream=True)
+        output.schedule_refusal()
+        output.reading = False
+        assert output.refusals & REFUSED
+        held.take(output, now_ns)
+
+    refuse(SECOND)
+    assert len(transport.writes) == 2
+    for number in range(5):
+        refuse(SECOND + HOLD_NS + number)
+    assert len(transport.writes) == 2
+    if taken_along:
+        output.flush()
+    else:
+        transport.wrote.clear()
+        async with asyncio.timeout(10):
+            await transport.wrote.wait()
+    assert len(transport.writes) == 3
+    for data in transport.writes:
+        client.receive_data(data)
+    assert sum(isinstance(event, ngh2.ResponseReceived) for event in client.events()) == 6
+    refuse(3 * SECOND)  # after a while the first one leaves at once again
+    assert len(transport.writes) == 4
+    assert not errors
