@@ -1,6 +1,6 @@
 """Refusals that leave together: while a worker refuses call after call, a connection gets them every few milliseconds.
 
-A write costs as much as all else of a refusal, and wakes a client that is short of CPU as well where it shares them.
+A write is system calls, and wakes a client, which may share the CPUs; of either, one serves many refusals.
 """
 
 from asyncio import AbstractEventLoop, TimerHandle
