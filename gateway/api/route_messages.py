@@ -92,7 +92,7 @@ def change_of(change: pb.Change, context: object) -> Change:
         reason=change.reason,
         source=source,
         idempotency_key=change.idempotency_key,
-        keyed_by=f"{principal.tenant}/{principal.name}",
+        keyed_by=f"{principal.tenant}\0{principal.name}",
     )
 
 

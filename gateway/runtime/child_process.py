@@ -96,6 +96,7 @@ class ChildProcess:
     def mark_ready(self) -> None:
         if not self.ready.is_set():
             self.ready_at = self._loop.time()
+            self.heartbeat.ready = True
             self.ready.set()
 
     def relieve(self) -> None:

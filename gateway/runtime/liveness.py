@@ -16,6 +16,7 @@ class Timing:
     suspect_s: float = 1.0  # without a beat: a successor gets ready, in case that the silence lasts
     standby_pause_s: float = 10.0  # after a successor that was not needed: the machine may be busy, not the worker hung
     start_s: float = 60.0  # until the first beat: imports, before the loop runs
+    opening_s: float = 10.0  # without a beat until it is ready: nobody waits for it, and a busy machine gives it little
     healthy_s: float = 10.0  # a child that served this long was well: its next death counts as the first
     backoff: Backoff = _RESTARTS
     check_s: float = 0.1
@@ -44,6 +45,7 @@ class Heartbeat:
 
     heard_at: float
     beaten: bool = False
+    ready: bool = False
 
     def heard(self, now: float) -> None:
         self.heard_at = now
@@ -57,4 +59,5 @@ class Heartbeat:
         return self.beaten and now - self.heard_at > timing.suspect_s
 
     def hung(self, now: float, timing: Timing) -> bool:
-        return now - self.heard_at > (timing.silence_s if self.beaten else timing.start_s)
+        limit_s = timing.silence_s if self.ready else max(timing.opening_s, timing.silence_s)
+        return now - self.heard_at > (limit_s if self.beaten else timing.start_s)

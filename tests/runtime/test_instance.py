@@ -146,10 +146,13 @@ def test_delays_start_at_nothing_double_and_are_bounded() -> None:
 
 
 def test_a_child_is_hung_when_it_beat_once_and_then_was_silent() -> None:
-    timing, heartbeat = Timing(silence_s=2.5, start_s=60), Heartbeat(100.0)
+    timing, heartbeat = Timing(silence_s=2.5, start_s=60, opening_s=10), Heartbeat(100.0)
     assert not heartbeat.hung(159.0, timing)
     assert heartbeat.hung(161.0, timing)
     heartbeat.heard(110.0)
+    assert not heartbeat.hung(119.9, timing)
+    assert heartbeat.hung(120.1, timing)
+    heartbeat.ready = True
     assert not heartbeat.hung(112.4, timing)
     assert heartbeat.hung(112.6, timing)
     heartbeat.excuse(5.0)
