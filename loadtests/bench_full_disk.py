@@ -1,22 +1,28 @@
-"""What a full disk of the prediction log costs the calls meanwhile: p99 in turns with room and without.
+"""What a bad disk of the prediction log costs the calls meanwhile: p99 in turns with a sound disk and without.
 
-    python -m loadtests.bench_full_disk [--seconds 6] [--turns 4] [--per-second 400]
+    python -m loadtests.bench_full_disk [--fault full|read-only|slow] [--seconds 6] [--turns 4] [--per-second 400]
 
-The log is on a file system in memory, so this needs root and Linux. A disk that stays full is noticed by its use, once
-a second, and little is written to it. So in turns without room a file fills it for 0.4 s of each 0.7 s, and many writes
-meet a full disk. In turns with room the same is done to another one, for that takes time of the CPUs too.
+This needs root and Linux. What is done to the log's disk in bad turns is done to another one in the others, for that
+takes time of the CPUs too. A turn before and one after each bad one tell what the machine's own changes are.
+
+full       A disk that stays full is noticed by its use, once a second, and little is written to it. So a file fills it
+           for 0.4 s of each 0.7 s, and many writes meet a full disk. The log is on a file system in memory.
+read-only  Nothing in the directory can be written, made or removed (chattr +i), for 0.4 s of each 0.7 s.
+slow       The kernel lets the gateway write 8 KiB a second to the disk (blkio of control groups, version 1).
 """
 
 import argparse
 import ctypes
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from math import sqrt
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -25,6 +31,7 @@ import uvloop
 
 from loadtests.bench import cases
 from loadtests.bench.models import MODELS
+from loadtests.bench.processes import all_processes, members
 from loadtests.bench.servers import GatewaySetup, Server, gateway
 from loadtests.open_loop import Outcome, Traffic, drive
 
@@ -34,6 +41,8 @@ _FULL_S: Final = 0.4
 _FREE_S: Final = 0.3
 _DEADLINE_S: Final = 2.0
 _DETACH: Final = 2
+_SLOW_BYTES_PER_S: Final = 8192
+_BLKIO: Final = Path("/sys/fs/cgroup/blkio")
 _METRICS: Final = ("gateway_log_dropped_total", "gateway_log_records_total", "gateway_log_flush_seconds_count")
 
 
@@ -63,16 +72,64 @@ def fill_now_and_then(folder: Path) -> None:
         time.sleep(_FREE_S)
 
 
+def forbid_now_and_then(folder: Path) -> None:
+    """Lets nobody write in the directory for a while, again and again."""
+    while True:
+        chattr("+i", folder)
+        time.sleep(_FULL_S)
+        chattr("-i", folder)
+        time.sleep(_FREE_S)
+
+
+def chattr(flag: str, folder: Path) -> None:
+    subprocess.run(["chattr", "-R", flag, folder], check=False, capture_output=True)
+
+
 @contextmanager
-def filled(folder: Path) -> Iterator[None]:
-    """Another process fills the disk now and then while the block runs."""
-    process = subprocess.Popen([sys.executable, "-m", "loadtests.bench_full_disk", "--fill", str(folder)])
+def harmed(folder: Path, fault: str) -> Iterator[None]:
+    """Another process does that to the disk now and then while the block runs."""
+    command = [sys.executable, "-m", "loadtests.bench_full_disk", "--fault", fault, "--harm", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # it has begun
     try:
         yield
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
+        if fault == "read-only":
+            chattr("-i", folder)
         (folder / _BALLAST).unlink(missing_ok=True)
+
+
+@contextmanager
+def slowed(pid: int, folder: Path) -> Iterator[None]:
+    """The processes of the gateway write slowly to the disk of the folder while the block runs."""
+    device = os.stat(folder).st_dev
+    rate = _BLKIO / f"slow-{pid}" / "blkio.throttle.write_bps_device"
+    place = f"{os.major(device)}:{os.minor(device)}"
+    rate.write_text(f"{place} {_SLOW_BYTES_PER_S}")
+    try:
+        yield
+    finally:
+        rate.write_text(f"{place} 0")
+
+
+@contextmanager
+def group_of(pid: int) -> Iterator[None]:
+    """The process and all below it are in a control group of their own."""
+    group = _BLKIO / f"slow-{pid}"
+    group.mkdir()
+    for process in members(pid, all_processes()):
+        with suppress(OSError):
+            (group / "cgroup.procs").write_text(str(process.pid))
+    try:
+        yield
+    finally:
+        for pid_left in (group / "cgroup.procs").read_text().split():
+            with suppress(OSError):
+                (_BLKIO / "cgroup.procs").write_text(pid_left)
+        group.rmdir()
 
 
 def _free_bytes(folder: Path) -> int:
@@ -80,8 +137,12 @@ def _free_bytes(folder: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def turn(server: Server, traffic: Traffic, seconds: float, disk: Path) -> Outcome:
-    with filled(disk):
+def turn(server: Server, traffic: Traffic, seconds: float, disk: Path, fault: str, *, is_bad: bool) -> Outcome:
+    with ExitStack() as stack:
+        if fault != "slow":
+            stack.enter_context(harmed(disk, fault))
+        elif is_bad:
+            stack.enter_context(slowed(server.pid, disk))
         (outcome,) = uvloop.run(drive(server.address, [traffic], seconds))
     return outcome
 
@@ -95,38 +156,55 @@ def dropped(server: Server) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fault", choices=("full", "read-only", "slow"), default="full")
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--per-second", type=float, default=400.0)
-    parser.add_argument("--fill", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--harm", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.fill is not None:
-        fill_now_and_then(options.fill)
-    with tempfile.TemporaryDirectory(prefix="full-disk-") as name:
+    if options.harm is not None:
+        print("begins", flush=True)
+        (fill_now_and_then if options.fault == "full" else forbid_now_and_then)(options.harm)
+    with tempfile.TemporaryDirectory(prefix="full-disk-") as name, ExitStack() as stack:
         work = Path(name)
         (made,) = cases.make([MODELS["tiny"]], work)
         disks = {True: work / "gateway" / "log", False: work / "other"}
+        for disk in disks.values():
+            if options.fault == "full":
+                stack.enter_context(small_disk(disk))
+            else:
+                (disk / "wal").mkdir(parents=True)
         setup = GatewaySetup("gateway", off=frozenset({"route"}))
-        with (
-            small_disk(disks[True]),
-            small_disk(disks[False]),
-            gateway(setup, [made], work) as server,
-        ):
-            traffic = Traffic(made.body.read_bytes(), options.per_second, _DEADLINE_S, connections=4)
-            turn(server, traffic, options.seconds, disks[False])  # nobody counts this one
-            p99_ms: dict[bool, list[float]] = {False: [], True: []}
-            for _ in range(options.turns):
-                for full, of_it in p99_ms.items():
-                    outcome = turn(server, traffic, options.seconds, disks[full])
-                    of_it.append(1e3 * outcome.latency_s(0.99))
-                    print(
-                        f"{'full' if full else 'room'}: p99 {of_it[-1]:.2f} ms, codes {dict(outcome.codes)}", flush=True
-                    )
-            for metric, value in sorted(dropped(server).items()):
-                print(f"{metric} {value:g}")
+        server = stack.enter_context(gateway(setup, [made], work))
+        if options.fault == "slow":
+            stack.enter_context(group_of(server.pid))
+        traffic = Traffic(made.body.read_bytes(), options.per_second, _DEADLINE_S, connections=4)
+
+        def p99_ms(*, is_bad: bool) -> float:
+            disk = disks[is_bad]
+            outcome = turn(server, traffic, options.seconds, disk, options.fault, is_bad=is_bad)
+            p99 = 1e3 * outcome.latency_s(0.99)
+            print(f"{options.fault if is_bad else 'sound'}: p99 {p99:.2f} ms, codes {dict(outcome.codes)}", flush=True)
+            return p99
+
+        p99_ms(is_bad=False)  # nobody counts this one
+        sound, bad = [p99_ms(is_bad=False)], []
+        for _ in range(options.turns):
+            bad.append(p99_ms(is_bad=True))
+            sound.append(p99_ms(is_bad=False))
+        for metric, value in sorted(dropped(server).items()):
+            print(f"{metric} {value:g}")
     for name, of in (("medians", median), ("least", min)):
-        print(f"p99, {name}: with room {of(p99_ms[False]):.2f} ms, without {of(p99_ms[True]):.2f} ms")
+        print(f"p99, {name}: sound {of(sound):.2f} ms, {options.fault} {of(bad):.2f} ms")
+    print(f"p99 against the turns before and after, median ratio: {median(against_neighbours(sound, bad)):.3f}")
+    drift = [max(pair) / min(pair) for pair in itertools.pairwise(sound)]
+    print(f"p99 of the turn after against the one before, either way, median ratio: {median(drift):.3f}")
+
+
+def against_neighbours(sound: Sequence[float], bad: Sequence[float]) -> list[float]:
+    """Returns each bad turn's figure by the geometric mean of its two sound neighbours, which are one more."""
+    return [value / sqrt(before * after) for value, (before, after) in zip(bad, itertools.pairwise(sound), strict=True)]
 
 
 if __name__ == "__main__":
