@@ -61,9 +61,10 @@ class RunPage:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                rest = memoryview(bytes(PAGE_BYTES))
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
+                nothing, written = bytes(PAGE_BYTES), 0
+                while written < PAGE_BYTES:  # a statement of its own: compiled, a slice asks for its start twice
+                    count = os.write(descriptor, nothing[written:])
+                    written += count
                 self._memory = mmap.mmap(descriptor, PAGE_BYTES)
             except OSError:
                 path.unlink(missing_ok=True)
