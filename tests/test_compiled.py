@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 ROUTING = ("decide", "explain", "key", "operators", "snapshot", "replay", "table")
 RECORDS = ("fast_path", "large_inputs", "log", "log_thread", "loss_policy", "redaction", "round_trip", "score_filter")
 TESTS = (
-    *("tests/api", "tests/rpc", "tests/serving", "tests/telemetry", "tests/features/test_look_up.py"),
+    *("tests/api", "tests/rpc", "tests/serving", "tests/telemetry"),
+    *("tests/features/test_look_up.py", "tests/features/test_absent_store.py"),
     "tests/test_backoff.py",
     *(f"tests/rest/test_{name}.py" for name in ("http1", "http2", "infer_calls", "malformed")),
     *(f"tests/routing/test_{name}.py" for name in ROUTING),
@@ -32,10 +33,11 @@ HELD = {"gateway.access.principal", "gateway.serving.version"}
 CONTROL = ("api", "bridge", "drafts", "edits", "explain", "plan", "rollouts", "service", "watch")
 API = ("health", "models", "operating_tables", "overview", "route_guard", "tf_numbers", "watch_by_rest")
 SERVING = (
-    *("bad_model_files", "budget", "carried_value", "catalog", "catalog_loop", "catalog_state", "cpu_share"),
-    *("ensemble_graph", "execution_provider", "fallback_breaker", "heap", "mirror_comparison", "model_config"),
-    *("operator_examples", "preparation", "probe", "process_ban", "provenance", "repository", "residence"),
-    *("row_independence", "row_trial", "session", "verification", "worker_lives"),
+    *("bad_model_files", "budget", "carried_value", "catalog", "catalog_loop", "catalog_state", "completed_config"),
+    *("cpu_share", "ensemble_graph", "execution_provider", "fallback_breaker", "heap", "loads_by_hand"),
+    *("mirror_comparison", "model_config", "operator_examples", "pinned_versions", "preparation", "prepared_store"),
+    *("prepared_versions", "probe", "process_ban", "provenance", "repository", "residence", "row_independence"),
+    *("row_trial", "session", "trial_processes", "verification", "worker_lives"),
 )
 TELEMETRY = (
     *("alert_firing", "alerts", "dashboards", "drift_states", "events", "metrics_page", "published"),
