@@ -5,7 +5,7 @@
    suspects, and run alone the next time. If one of them then takes a worker alone, it is what the first one died of.
 3. A version that two workers died of within a minute, of different inputs, is quarantined: none of its requests run.
 4. A death that may have another cause than what ran (`is_proven` is false) makes suspects of inputs that ran alone,
-   too: the next time shows it.
+   too: the next time shows it. Until then it is not one of the two deaths of rule 3.
 5. All of it ends when somebody loads the model again, or after the time that the configuration gives.
 
 Only the supervisor decides; workers read its document, as soon as its number in shared memory changes.
@@ -95,6 +95,7 @@ class RunQuarantine:
             what = "refused from now on" if alone else "run alone from now on"
             if certain:
                 version.deaths += 1
+            if certain and (is_proven or alone):
                 version.died_at_s = [at_s for at_s in version.died_at_s if now_s - at_s < WINDOW_S] + [now_s]
                 if len(version.died_at_s) >= DEATHS:
                     version.until_s = until_s

@@ -159,6 +159,21 @@ def test_a_death_that_may_have_another_cause_refuses_nothing_until_it_is_repeate
     assert refusals.of_version(KEY) is None  # one cause, however often it took a worker
 
 
+def test_deaths_that_may_have_another_cause_refuse_no_version(tmp_path: Path) -> None:
+    """What leaks elsewhere in the group takes whoever is the largest: mostly, who runs the busiest model."""
+    quarantine, now_s = RunQuarantine(600), monotonic()
+    for digests in ((1,), (2,), (3, 4), (5,)):
+        (line,) = quarantine.worker_died([run(*digests)], "killed for want of memory", now_s, is_proven=False)
+        assert line.endswith("run alone from now on")
+    refusals = refusals_of(tmp_path, quarantine)
+    assert refusals.of_version(KEY) is None
+    assert quarantine.versions[0].deaths == 4
+    for digest in (1, 2):  # each time the same input: it is the version after all
+        (line,) = quarantine.worker_died([run(digest)], "killed for want of memory", now_s + digest, is_proven=False)
+    assert "the version is quarantined for 600 s" in line
+    assert refusals_of(tmp_path, quarantine).of_version(KEY) is not None
+
+
 def test_of_several_inputs_each_is_a_suspect_and_equal_ones_are_one(tmp_path: Path) -> None:
     quarantine = RunQuarantine(600)
     quarantine.worker_died([run(1, 2)], CAUSE, monotonic())
