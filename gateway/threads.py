@@ -14,19 +14,31 @@ def _nothing() -> None:
 def started_threads(count: int, name: str, initializer: Callable[[], None] = _nothing) -> ThreadPoolExecutor:
     """Returns a pool whose threads have all started; `submit` starts none, and so cannot fail for want of threads.
 
-    Raises: Unavailable, where the system starts no more threads.
+    Raises: Unavailable, where the system starts no more threads; what `initializer` raises.
     """
-    pool = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=initializer)
     all_started = Barrier(count + 1)
+    failures: list[Exception] = []
+
+    def begin() -> None:
+        try:
+            initializer()
+        except Exception as error:
+            failures.append(error)
+            all_started.abort()
+            raise
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=begin)
     try:
         for _ in range(count):
             pool.submit(all_started.wait)  # none of them is idle, so each of these starts one
-    except RuntimeError as error:
+        all_started.wait()
+    except RuntimeError as error:  # also of a pool or a barrier that a failure has broken
         all_started.abort()
         pool.shutdown(wait=False, cancel_futures=True)
+        if failures:
+            raise failures[0] from None
         raise Unavailable(
             f"the system starts no more threads (of {count} for {name!r}): raise the limit of processes of this user "
             "(ulimit -u) or control group (pids.max)"
         ) from error
-    all_started.wait()
     return pool

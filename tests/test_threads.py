@@ -25,6 +25,22 @@ assert one.submit(int, "7").result() == 7  # what was started goes on
 """
 
 
+# A user may not raise the priority of what has a lower one already; a sandbox may forbid any change.
+_WITHOUT_PRIORITY = """
+import os
+from gateway.serving.mirror_resources import _be_nice
+from gateway.threads import started_threads
+os.nice(19)
+if os.geteuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+print(started_threads(1, "mirror", _be_nice).submit(os.nice, 0).result())
+"""
+
+
+def _forbidden() -> None:
+    raise PermissionError("forbidden")
+
+
 @pytest.mark.parametrize("count", [1, 3, 16])
 def test_all_threads_are_there_and_work_starts_none(count: int) -> None:
     before = threading.active_count()
@@ -41,6 +57,23 @@ def test_each_thread_is_initialized() -> None:
     started_threads(3, "named", lambda: seen.append(threading.current_thread().name)).shutdown()
     assert len(seen) == 3
     assert all(name.startswith("named") for name in seen)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_thread_that_fails_at_its_start_is_an_error_and_no_wait_for_ever(count: int) -> None:
+    before = threading.active_count()
+    with pytest.raises(PermissionError, match="forbidden"):
+        started_threads(count, "failing", _forbidden)
+    for thread in threading.enumerate():
+        if thread.name.startswith("failing"):
+            thread.join(10)
+    assert threading.active_count() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no thread has a priority of its own")
+def test_a_mirror_runs_where_its_priority_may_not_be_set() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT_PRIORITY], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "19\n"), done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_NPROC counts threads on Linux")

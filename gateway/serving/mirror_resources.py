@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+from contextlib import suppress
 from time import monotonic, process_time
 from typing import Protocol
 
@@ -88,6 +89,7 @@ class MirrorResources:
 
 
 def _be_nice() -> None:
-    """Lowers the thread's priority on Linux; elsewhere it would be the whole process's, and stays."""
+    """Lowers the thread's priority on Linux where that is allowed; elsewhere it would be the whole process's."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        with suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
