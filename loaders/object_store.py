@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from loaders import uri
-from loaders.errors import LoaderError, SourceNotFound, SourceTooLarge, UnsupportedUri
+from loaders.errors import LoaderError, SourceNotFound, SourceTooLarge, SourceUnreadable, UnsupportedUri
 from loaders.loader import Listing, LocalVersion
 from loaders.object_client import ObjectClient, Options
 from loaders.obstore_client import azure_client, google_client
@@ -69,13 +69,15 @@ KINDS: Final[Mapping[str, ObjectStoreKind]] = {
 
 
 def missing_client(repository: str) -> str:
-    """Returns why no worker could make the client of the URI, as where an account or a region is not named, else ""."""
+    """Returns why no worker could ever make the client of the URI, as where no account or region is named, else ""."""
     parts = urlsplit(canonical(repository))
     kind = KINDS[parts.scheme]
     try:
         kind.client(parts.netloc, dict(parse_qsl(parts.query)))
     except UnsupportedUri as error:
         return f"cannot be read: {error}; it is written {kind.form}"
+    except SourceUnreadable:
+        pass  # it may end: workers try again
     return ""
 
 

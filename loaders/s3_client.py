@@ -21,7 +21,10 @@ _CHANGED: Final = frozenset({"412", "PreconditionFailed"})
 
 
 class S3Client:
-    """A client of one bucket."""
+    """A client of one bucket.
+
+    Raises: UnsupportedUri (no region, no such profile), SourceUnreadable (no keys from who gives them out).
+    """
 
     def __init__(self, bucket: str, options: Options, clock: Callable[[], float] = monotonic) -> None:
         self._bucket = bucket
@@ -41,7 +44,7 @@ class S3Client:
             for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
                 for one in page.get("Contents", ()):
                     yield one["Key"], RemoteFile(one["Key"], one["Size"], one["ETag"])
-                if self._clock() > until_s:  # pages that lead on for ever
+                if page.get("IsTruncated") and self._clock() > until_s:  # pages that lead on for ever
                     raise SourceUnreadable(f"the model repository cannot be listed within {_PAGES_S:g} s")
 
     def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
@@ -57,10 +60,11 @@ class S3Client:
 
 def _client(endpoint: str, region: str) -> Any:
     from botocore.config import Config  # an extra, and 20 MiB: only for whom it serves
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, NoRegionError, ProfileNotFound
     from botocore.session import get_session
 
-    logging.getLogger("botocore").setLevel(logging.INFO)  # below, it tells session tokens and what it signs
+    # Below INFO it tells session tokens and what it signs.
+    logging.getLogger("botocore").setLevel(max(logging.INFO, logging.getLogger().level))
     # Stores beside Amazon's know no bucket.host names and not every one of them the newest checksums.
     compatible = Config(
         connect_timeout=5,
@@ -76,8 +80,10 @@ def _client(endpoint: str, region: str) -> Any:
             endpoint_url=endpoint or None,
             config=compatible,
         )
-    except (BotoCoreError, ValueError) as error:
+    except (NoRegionError, ProfileNotFound, ValueError) as error:
         raise UnsupportedUri(not_made(error)) from error
+    except BotoCoreError as error:  # such as of who gives out the keys: it may come up yet
+        raise SourceUnreadable(not_made(error)) from error
 
 
 @contextmanager

@@ -378,3 +378,23 @@ def test_pages_of_a_bucket_have_an_end() -> None:
         assert len(server.asked) == 2
     finally:
         ended(server)
+
+
+@pytest.mark.usefixtures("_keys")
+def test_a_listing_that_ends_late_is_taken() -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>2</NextContinuationToken>"
+    last = LISTED.format("<IsTruncated>false</IsTruncated>", "<Size>3</Size><ETag>x</ETag>")
+    server, ticks = Bucket(f"<ListBucketResult>{more}</ListBucketResult>", last), itertools.count(0, 200)
+    try:
+        client = S3Client("bucket", {"endpoint": f"http://{server.address}"}, lambda: next(ticks))
+        assert [name for name, _ in client.listed("")] == ["m/1/model.onnx"]
+        assert len(server.asked) == 2
+    finally:
+        ended(server)
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.ERROR])
+def test_a_client_of_amazons_tells_no_more_than_is_asked_for(level: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(level):
+        S3Client("bucket", {"endpoint": "http://127.0.0.1:1"})
+        assert logging.getLogger("botocore").level == max(level, logging.INFO)

@@ -101,6 +101,25 @@ def test_an_object_store_without_its_account_is_refused_before_the_start(monkeyp
     assert missing("az://models/prod?account=name") == ""
 
 
+@pytest.mark.parametrize(
+    ("profile", "told"),
+    [("keys", ""), ("absent", "(absent) could not be found"), ("wrong", "'n/a' doesn't match a supported format")],
+)
+def test_a_start_is_refused_for_what_does_not_pass_and_not_for_keys_that_are_not_there_yet(
+    profile: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_PROFILE", profile)
+    (tmp_path / "config").write_text("[profile keys]\ncredential_process = false\n[profile wrong]\nregion = n/a\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    uri = "s3://models/prod"
+    assert (told in missing(uri)) if told else missing(uri) == ""
+    with pytest.raises(UnsupportedUri if told else SourceUnreadable, match="client cannot be made"):
+        open_loader(LoaderSettings(uri, ContentStore(tmp_path / "store")))
+
+
 def test_what_no_readable_repository_has_is_unknown_and_not_absent(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     uri = f"{tmp_path / 'a'},s3://abc?endpoint=http%3A%2F%2F127.0.0.1%3A1"
