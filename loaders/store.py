@@ -340,18 +340,14 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _remove_unheld(path: Path) -> None:
     """Removes the file of a lock that nobody holds: that of a process which was killed."""
-    try:
-        descriptor = os.open(path, _READ)
-    except OSError:
-        return
-    try:
-        flock(descriptor, LOCK_EX | LOCK_NB)
-        if _is_at(descriptor, path):
-            path.unlink(missing_ok=True)
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)  # NFS locks what can be written
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+            if _is_at(descriptor, path):
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 def _is_old(path: Path, before_s: float) -> bool:

@@ -103,6 +103,18 @@ def test_what_is_read_by_another_process_is_not_collected(
     assert store.collect(now_s=now_s, unused_s=3600).removed == (copy.digest,)
 
 
+def test_what_cannot_be_locked_ends_no_collection(
+    loader: FilesystemLoader, repository: Path, store: ContentStore, tmp_path: Path
+) -> None:
+    copy, locks = loader.fetch("m", "1"), tmp_path / "data/store/locks"
+    (locks / "folder").mkdir()
+    (locks / "left").touch()
+    for path in (copy.path, locks / "folder", locks / "left"):
+        os.utime(path, (0, 0))
+    assert store.collect(now_s=time.time(), unused_s=3600).removed == (copy.digest,)
+    assert {path.name for path in locks.iterdir()} == {"collecting", "folder"}
+
+
 def test_a_store_that_cannot_be_written_says_so(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreUnwritable) as caught:
