@@ -42,5 +42,9 @@ class HeldRefusals:
         self._timer = None
         outputs, self._outputs = self._outputs, []
         for output in outputs:
-            if output.refusals:  # nothing else took them along
+            if not output.refusals:  # something else took them along
+                continue
+            try:
                 output.flush()
+            except Exception as error:  # a defect; the other connections' refusals leave all the same
+                self._loop.call_exception_handler({"message": "refusals are not written", "exception": error})

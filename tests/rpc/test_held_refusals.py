@@ -60,6 +60,35 @@ class Written(asyncio.Transport):
         self.wrote.set()
 
 
+class Broken(Written):
+    """A transport whose write is a defect."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise LookupError("no write")
+
+
+async def test_a_connection_that_cannot_write_keeps_no_refusal_of_another() -> None:
+    loop = asyncio.get_running_loop()
+    held, told, sound = HeldRefusals(loop), asyncio.Event(), Written()
+    loop.set_exception_handler(lambda loop, context: told.set())
+    held.take(_with_something_to_write(loop, Written()), SECOND)  # leaves at once; those after it wait
+    for transport in (Broken(), sound):
+        held.take(_with_something_to_write(loop, transport), SECOND + 1)
+    assert not sound.writes
+    async with asyncio.timeout(10):
+        await sound.wrote.wait()
+    assert told.is_set()
+
+
+def _with_something_to_write(loop: asyncio.AbstractEventLoop, transport: Written) -> Output:
+    server = ngh2.Connection(ngh2.Role.SERVER)
+    server.initiate_connection()
+    output = Output(server, loop, lambda events: None, print, budget=ByteBudget(1 << 20), max_send_bytes=1 << 20)
+    output.open(transport, {})
+    output.refusals = REFUSED
+    return output
+
+
 @pytest.mark.parametrize("taken_along", [False, True])
 async def test_the_first_refusal_leaves_at_once_and_those_behind_it_together(taken_along: bool) -> None:
     server, client = ngh2.Connection(ngh2.Role.SERVER), ngh2.Connection(ngh2.Role.CLIENT)
