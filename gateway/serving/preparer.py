@@ -8,8 +8,8 @@ A version that cannot be prepared is loaded as any other; the text that says why
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -100,12 +100,11 @@ class Preparer:
                 if entry is None:
                     return None
                 try:
-                    with reused_buffers() if entry.size <= _MOST_REUSED_BYTES else nullcontext():
+                    with reused_buffers() if entry.size <= _MOST_REUSED_BYTES else _given_back():
                         session = session_of(request, result.facts, prepared=entry.model)
                 except FailedPrecondition as error:
                     refused = str(error)
                 else:
-                    give_back_memory()
                     return use(session)
             self._store.remove(key)  # not under the lock that readers share
             self._store.refuse(key, Refusal(f"its prepared form could not be loaded: {refused}", lasting=False))
@@ -195,6 +194,14 @@ class Preparer:
     @cached_property
     def _environment(self) -> RunEnvironment:
         return present_environment(0, 0)
+
+
+@contextmanager
+def _given_back() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        give_back_memory()
 
 
 async def _run(request: PreparationRequest) -> Refusal:

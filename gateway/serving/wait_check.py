@@ -69,12 +69,11 @@ class WaitCheck:
         if text is None:
             if len(self._texts) >= _MOST_TEXTS:
                 self._texts.clear()
-            first = Overloaded(
+            text = self._texts[key] = (
                 f"model {version.model!r} version {version.name!r} has a queue of {wait_ns // 1_000_000} ms, too long "
                 f"for a request whose deadline is in {left_ns // 1_000_000} ms; retry in a moment, or with a longer "
                 "deadline"
             )
-            text = self._texts[key] = str(first)
         return text
 
 
