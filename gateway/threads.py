@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Thread
 
 from gateway.errors import Unavailable
 
@@ -37,8 +37,23 @@ def started_threads(count: int, name: str, initializer: Callable[[], None] = _no
         pool.shutdown(wait=False, cancel_futures=True)
         if failures:
             raise failures[0] from None
-        raise Unavailable(
-            f"the system starts no more threads (of {count} for {name!r}): raise the limit of processes of this user "
-            "(ulimit -u) or control group (pids.max)"
-        ) from error
+        raise _no_more_threads(count, name) from error
     return pool
+
+
+def started_daemon(work: Callable[[], None], name: str) -> None:
+    """Starts a thread that nobody waits for at the end of the process.
+
+    Raises: Unavailable, where the system starts no more threads.
+    """
+    try:
+        Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise _no_more_threads(1, name) from error
+
+
+def _no_more_threads(count: int, name: str) -> Unavailable:
+    return Unavailable(
+        f"the system starts no more threads (of {count} for {name!r}): raise the limit of processes of this user "
+        "(ulimit -u) or control group (pids.max)"
+    )

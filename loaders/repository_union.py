@@ -39,17 +39,23 @@ class RepositoryPing:
 
     def is_silent(self, wait_s: float) -> bool:
         """Whether it has not answered, for so much longer, or only failed after long; then it is asked again."""
-        self._thread.join(wait_s)
-        if self._thread.is_alive():
-            return True
-        if self._failed_late:
-            self._thread = self._begun()
-            return True
-        return False
+        if self._thread is not None:
+            self._thread.join(wait_s)
+            if self._thread.is_alive():
+                return True
+            if not self._failed_late:
+                return False
+        self._thread = self._begun()
+        return True
 
-    def _begun(self) -> threading.Thread:
+    def _begun(self) -> threading.Thread | None:
+        """Returns the thread that asks; None where the system starts no more: it is silent until it could be asked."""
         thread = threading.Thread(target=self._ask, name="repository ping", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            self.error = SourceUnreadable("it could not be asked: the system starts no more threads")
+            return None
         return thread
 
     def _ask(self) -> None:

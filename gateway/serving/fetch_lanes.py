@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Thread
 from typing import Final, TypeVar
 
 from gateway.serving.patient_permits import PatientPermits
+from gateway.threads import started_daemon
 
 T = TypeVar("T")
 
@@ -29,7 +29,9 @@ class FetchLanes:
     async def run(self, origin: str, work: Callable[[], T], on_late: Callable[[], None] | None = None) -> T:
         """Returns what `work` returns, on a thread of the repository with that URI.
 
-        `on_late` is called once it takes longer than others wait for it. Raises: as `work`.
+        `on_late` is called once it takes longer than others wait for it.
+
+        Raises: as `work`; Unavailable, where the system starts no more threads.
         """
         lane = self._lanes.get(origin)
         if lane is None:
@@ -41,7 +43,7 @@ class FetchLanes:
 
 
 async def _on_thread(work: Callable[[], T]) -> T:
-    """Returns what `work` returns, on a thread that nobody waits for at the end of the process. Raises: as `work`."""
+    """Returns what `work` returns, on a thread that nobody waits for at the end of the process. Raises: as `run`."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[Callable[[], T]] = loop.create_future()
 
@@ -53,7 +55,7 @@ async def _on_thread(work: Callable[[], T]) -> T:
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             loop.call_soon_threadsafe(tell, _outcome(work))
 
-    Thread(target=run, name="fetch", daemon=True).start()
+    started_daemon(run, "fetch")
     return (await ended)()
 
 

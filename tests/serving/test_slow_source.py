@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from gateway.errors import Unavailable
 from gateway.serving.catalog import Catalog
 from gateway.serving.fetch_lanes import FetchLanes
 from gateway.serving.intents import IntentStore
@@ -15,6 +16,7 @@ from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
 from gateway.serving.version import VersionState
+from loaders.errors import SourceUnreadable
 from loaders.repository_union import RepositoryUnion
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
@@ -58,6 +60,16 @@ async def catalog_of(directory: Path, repositories: str) -> AsyncIterator[Catalo
         yield catalog
     finally:
         await catalog.close()
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """Has the system refuse every new thread: none finds room for such a stack."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
 
 
 def available(catalog: Catalog) -> set[str]:
@@ -145,3 +157,27 @@ async def test_what_takes_long_makes_room_within_a_lane() -> None:
         assert await slow
     finally:
         goes_on.set()
+
+
+async def test_a_fetch_fails_where_the_system_starts_no_more_threads() -> None:
+    """A RuntimeError went past all that handle the failure of a load, and ended the worker."""
+    lanes = FetchLanes(1, 60.0)
+    with no_more_threads(), pytest.raises(Unavailable, match="starts no more threads"):
+        await lanes.run("a", int)
+    assert await lanes.run("a", int) == 0, "the permit is free again"
+
+
+def test_repositories_that_no_thread_could_ask_are_silent_and_asked_again(tmp_path: Path) -> None:
+    store = ContentStore(tmp_path / "store")
+    both = {str(tmp_path / name): open_loader(LoaderSettings(str(tmp_path / name), store)) for name in ("a", "b")}
+    for name in ("a", "b"):
+        (tmp_path / name / f"in_{name}" / "1").mkdir(parents=True)
+    union = RepositoryUnion(both, first_s=as_loaded(10))
+    with no_more_threads(), pytest.raises(SourceUnreadable, match="no more threads"), union.one_look():
+        pass
+    with pytest.raises(SourceUnreadable), union.one_look():
+        pass  # they are asked from here on
+    for thread in [thread for thread in threading.enumerate() if thread.name == "repository ping"]:
+        thread.join(20)
+    with union.one_look():
+        assert union.models().names == ("in_a", "in_b")
