@@ -162,7 +162,7 @@ class Catalog(PinnedVersions):
         await self._settle(await self._step())
 
     async def start(self, patience_s: float, *, restarted: bool = False) -> None:
-        """Scans for the first time; returns when every load has ended.
+        """Scans for the first time; returns when every version serves or has failed.
 
         After `patience_s` it no longer waits for versions on trial (those that the host does not know to be good yet).
 
@@ -175,7 +175,8 @@ class Catalog(PinnedVersions):
         if self._undecided:
             self._decided = loop.create_future()
             await self._decided
-        await self._settle(begun, timeout_s=max(0.0, until - loop.time()))
+        on_trial = [key for key in begun if key in self._on_trial]
+        await self._settle(on_trial, timeout_s=max(0.0, until - loop.time()))
         if restarted and self._first is not None:
             self._first -= self._on_trial
 
@@ -237,7 +238,8 @@ class Catalog(PinnedVersions):
                 self._note_unloaded((model, version))
         loads = [(action.model, action.version) for action in actions if action.change is CatalogChange.LOAD]
         for key in loads:
-            self._start_load(key, view.candidate(key, wishes[key]))
+            if key not in self._loads:  # of one that serves the repository's present content may still be read
+                self._start_load(key, view.candidate(key, wishes[key]))
         return loads
 
     def _end(self, action: PlannedChange, view: RepositoryView) -> None:

@@ -110,6 +110,7 @@ class VersionLoads(Registry):
                 self._drop(attempt.version, "a route names the version meanwhile: its content is immutable")
             else:
                 self._publish(attempt.version, attempt.loaded, attempt.fingerprint)
+                self._end_start(key)  # what lies in the repository now says nothing about what serves
                 refusal = await refused_content(self._pipeline, candidate)
                 if attempt.version.state is VersionState.AVAILABLE:
                     attempt.version.reason = refusal
@@ -117,11 +118,15 @@ class VersionLoads(Registry):
                     self._pinned_loaded(key[0])
         finally:
             del self._loads[key]
-            self._decide(key)
-            if self._first:
-                self._first.discard(key)
-                if not self._first and key in self._held:
-                    self._notify(self._held[key].version)  # this worker is ready
+            self._end_start(key)
+
+    def _end_start(self, key: Key) -> None:
+        """Notes that a start need not wait for the version any more: it serves, or has failed."""
+        self._decide(key)
+        if self._first:
+            self._first.discard(key)
+            if not self._first and key in self._held:
+                self._notify(self._held[key].version)  # this worker is ready
 
     def _replacement(self, attempt: LoadAttempt) -> Replacement | None:
         """Returns what the load is about to replace; None where no other content serves under the name."""

@@ -3,12 +3,12 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from gateway.errors import Unavailable
+from gateway.errors import FailedPrecondition, Unavailable
 from gateway.serving.catalog import Catalog
 from gateway.serving.fetch_lanes import FetchLanes
 from gateway.serving.intents import IntentStore
@@ -109,6 +109,36 @@ async def test_a_source_that_withholds_its_files_holds_up_no_other(tmp_path: Pat
             server.goes_on.set()
             await until_available(catalog, {"a", "b", "here", "local", "z"})
             assert catalog.ready()
+    finally:
+        server.goes_on.set()
+        server.shutdown()
+        server.server_close()
+
+
+async def test_a_start_does_not_wait_for_what_lies_in_place_of_routed_content(tmp_path: Path) -> None:
+    """What a route names serves from its copy; that its files were changed takes a reading of them."""
+    server = Withholding()
+    server.goes_on.set()
+    uri = f"mlflow+http://{server.address}"
+    try:
+        server.write("m/1/model.onnx", models.affine())
+        async with catalog_of(tmp_path, uri) as before:
+            await before.poll()
+            await before.require("m", ["1"])
+        server.goes_on.clear()
+        server.write("m/1/model.onnx", models.affine(9.0))
+        async with catalog_of(tmp_path, uri) as catalog:
+            async with asyncio.timeout(as_loaded(30)):
+                await catalog.start(60.0)
+            assert (available(catalog), catalog.ready()) == ({"m"}, True)
+            server.write("m/1/model.onnx", models.affine(8.0))
+            with suppress(TimeoutError):  # it waits for the reading as well, once it has looked
+                await asyncio.wait_for(catalog.poll(), as_loaded(0.2))
+            server.goes_on.set()
+            with pytest.raises(FailedPrecondition, match="a version that a route names is immutable"):
+                await catalog.load("m")
+            with pytest.raises(TimeoutError):  # no load that ended was forgotten, which would end the worker
+                await asyncio.wait_for(catalog.run(60.0), 0.1)
     finally:
         server.goes_on.set()
         server.shutdown()
