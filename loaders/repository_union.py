@@ -6,7 +6,8 @@
    one takes the place of what serves. Those of the others are listed as always.
 3. A repository that could not be listed yet since this process began has no names: nobody knows them.
 4. One that does not answer holds up the looks at the others once: it is away until it has answered on a thread of its
-   own, where nobody waits for it. The first look waits for all of them together.
+   own, where nobody waits for it. The first look waits for all of them together. Meanwhile it is asked nothing else
+   either; content that is known by its digest comes from the store, which all share.
 """
 
 import threading
@@ -17,6 +18,7 @@ from typing import Final, TypeVar
 
 from loaders.errors import LoaderError, SourceNotFound, SourceUnreadable
 from loaders.loader import Listing, Loader, LocalVersion
+from loaders.store import ContentStore
 
 T = TypeVar("T")
 _NOTHING_LEFT: Final = (
@@ -69,10 +71,11 @@ class RepositoryPing:
 
 
 class RepositoryUnion:
-    """The loader of several repositories, by their URIs in the order of precedence."""
+    """The loader of several repositories, by their URIs in the order of precedence, with the store of all of them."""
 
-    def __init__(self, loaders: Mapping[str, Loader], *, first_s: float = _FIRST_S) -> None:
+    def __init__(self, loaders: Mapping[str, Loader], store: ContentStore, *, first_s: float = _FIRST_S) -> None:
         self._loaders: Final = tuple(loaders.values())
+        self._store = store
         self._first_s = first_s
         self._pings: dict[int, RepositoryPing] | None = None  # of those that have not answered; None before the first
         self._names: tuple[tuple[str, ...], ...] = ((),) * len(loaders)  # of each, as it was listed last
@@ -93,7 +96,7 @@ class RepositoryUnion:
                 except LoaderError as error:
                     away[number] = error
                     if monotonic() - began_s > _QUICK_S:
-                        pings[number] = RepositoryPing(loader, error)
+                        pings = self._pings = {**pings, number: RepositoryPing(loader, error)}  # others read it
             self._check_any(away)
             self._held.away = away
             try:
@@ -127,7 +130,10 @@ class RepositoryUnion:
         return Listing(tuple(sorted(listed)), refused, unreadable, beside=frozenset(refused.keys() - wanted))
 
     def origin(self, model: str) -> str:
-        """Returns the URI of the first repository that has the model."""
+        """Returns the URI of the first repository that has the model; of one that is listed without asking."""
+        number = self._owners.get(model)
+        if number is not None:
+            return self._origin_at(number)
         try:
             return self._asked(model, lambda loader: loader.origin(model))
         except LoaderError:
@@ -166,14 +172,14 @@ class RepositoryUnion:
         return self._asked(model, lambda loader: loader.digest(model, version))
 
     def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
-        """Returns a copy from the model's repository, or from the store, which all share. Raises: as `Loader`."""
-        try:
-            loader = self._owner(model)
-        except LoaderError:
-            if digest is None:
-                raise
-            loader = self._loaders[0]  # the copy may be in the store, although no repository has the model
-        return loader.fetch(model, version, digest=digest)
+        """Returns a copy from the store, if `digest` is of one, else from the model's repository.
+
+        Raises: as `Loader`.
+        """
+        known = None if digest is None else self._store.get(digest)
+        if known is not None:
+            return known
+        return self._asked(model, lambda loader: loader.fetch(model, version, digest=digest))
 
     def _silent(self) -> tuple[dict[int, RepositoryPing], dict[int, LoaderError]]:
         """Returns the pings that are under way, and why those repositories are away; others may be looked at."""
@@ -235,8 +241,9 @@ class RepositoryUnion:
             raise next(iter(away.values()))
 
     def _away(self) -> Mapping[int, LoaderError]:
-        away: Mapping[int, LoaderError] = getattr(self._held, "away", {})
-        return away
+        """Returns why repositories are not to be asked: by this thread's look, or else because they are silent."""
+        away: Mapping[int, LoaderError] | None = getattr(self._held, "away", None)
+        return {number: ping.error for number, ping in (self._pings or {}).items()} if away is None else away
 
 
 def _shown(number: int) -> str:

@@ -117,7 +117,7 @@ def open_loader(settings: LoaderSettings) -> Loader:
         one: _scheme(one).loader(LoaderSettings(one, settings.store, settings.links_to))
         for one in uri.split_uris(settings.uri)
     }
-    return next(iter(loaders.values())) if len(loaders) == 1 else RepositoryUnion(loaders)
+    return next(iter(loaders.values())) if len(loaders) == 1 else RepositoryUnion(loaders, settings.store)
 
 
 def _scheme(repository: str) -> Scheme:

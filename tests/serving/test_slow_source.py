@@ -16,7 +16,7 @@ from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
 from gateway.serving.version import VersionState
-from loaders.errors import SourceUnreadable
+from loaders.errors import SourceNotFound, SourceUnreadable
 from loaders.repository_union import RepositoryUnion
 from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.store import ContentStore
@@ -149,19 +149,26 @@ def test_a_repository_that_does_not_answer_holds_up_no_look_at_the_others(tmp_pa
     server, store = Mute(), ContentStore(tmp_path / "store")
     try:
         server.write("far/1/model.onnx", b"model")
-        (tmp_path / "models" / "near" / "1").mkdir(parents=True)
+        models.write_version(tmp_path / "models", "near", "1", b"model")
         both = {
             uri: open_loader(LoaderSettings(uri, store))
             for uri in (f"mlflow+http://{server.address}", str(tmp_path / "models"))
         }
-        union = RepositoryUnion(both, first_s=0.1)
+        known = both[str(tmp_path / "models")].fetch("near", "1")
+        first_s = as_loaded(0.3)  # of the one that answers, too
+        union = RepositoryUnion(both, store, first_s=first_s)
         for _ in range(3):
             with union.one_look():
                 listing = union.models()
             assert listing.names == ("near",)
             (reason,) = listing.unreadable.values()
-            assert "has not answered for 0.1 s" in reason
-        assert server.asked.count("/api/2.0/mlflow/registered-models/search") == 1, "nobody asks it again meanwhile"
+            assert f"has not answered for {first_s:g} s" in reason
+            assert union.fetch("far", "1", digest=known.digest) == known
+            assert union.origin("near") == str(tmp_path / "models")
+            for model in ("near", "new"):  # one that is listed, and one that nobody has seen yet
+                with pytest.raises(SourceUnreadable if model == "new" else SourceNotFound):
+                    union.read(model, "labels.txt", 10)
+        assert server.asked == ["/api/2.0/mlflow/registered-models/search"], "nobody asks it anything meanwhile"
         server.goes_on.set()
         for thread in [thread for thread in threading.enumerate() if thread.name == "repository ping"]:
             thread.join(20)
@@ -202,7 +209,7 @@ def test_repositories_that_no_thread_could_ask_are_silent_and_asked_again(tmp_pa
     both = {str(tmp_path / name): open_loader(LoaderSettings(str(tmp_path / name), store)) for name in ("a", "b")}
     for name in ("a", "b"):
         (tmp_path / name / f"in_{name}" / "1").mkdir(parents=True)
-    union = RepositoryUnion(both, first_s=as_loaded(10))
+    union = RepositoryUnion(both, store, first_s=as_loaded(10))
     with no_more_threads(), pytest.raises(SourceUnreadable, match="no more threads"), union.one_look():
         pass
     with pytest.raises(SourceUnreadable), union.one_look():
