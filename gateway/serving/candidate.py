@@ -33,14 +33,13 @@ class Candidate:
     def model(self) -> str:
         return self.folder.name
 
-    def place(self, origin: str) -> str:
-        """Returns a text that names the candidate's content: by its digest where a route has it, else by its files.
-
-        `origin` is the repository that has the model.
-        """
+    @property
+    def place(self) -> str:
+        """Returns a text that names the candidate's content: by its digest where a route has it, else by its files."""
         if self.pin:
             return f"digest {self.pin}"
-        return f"{origin!r} {self.model!r} {self.version!r} {self.fingerprint}" if self.fingerprint else ""
+        named = f"{self.folder.origin!r} {self.model!r} {self.version!r} {self.fingerprint}"
+        return named if self.fingerprint else ""
 
     @property
     def filename(self) -> str:

@@ -17,6 +17,7 @@ from gateway.errors import FailedPrecondition, GatewayError, Internal, Unavailab
 from gateway.serving.candidate import Candidate, Loaded
 from gateway.serving.declaration import Describe, declared, declared_digest
 from gateway.serving.fetch_lanes import FETCH_PATIENCE_S, FetchLanes
+from gateway.serving.files_read_once import read_ahead, reading_once
 from gateway.serving.model_kind import ModelKind
 from gateway.serving.model_policy import Policy
 from gateway.serving.opening import describe_version, identity_of, open_version
@@ -100,10 +101,12 @@ class Pipeline:
         if not candidate.kind.has_file:
             return await self._declared(candidate, on_trial)
         if self._preparer is not None and not cold:
-            prepared = await self._known_prepared(self._preparer, candidate)
+            prepared = await self._known_prepared(self._preparer, reading_once(candidate), on_trial)
             if prepared is not None:
                 return prepared
-        request = await self._fetched(candidate, partial(self._request, candidate), on_trial)
+        candidate = reading_once(candidate)
+        read = partial(self._whole_request, candidate)
+        request = await self._fetched(candidate, read, on_trial, apart=bool(candidate.pin))
         result = await self._prober.known(request, again=again)
         if result is None:
             on_trial()
@@ -140,17 +143,21 @@ class Pipeline:
                 why = await preparer.prepare(request, result, again=again)
                 loaded = None if why else await self._prepared(preparer, candidate, request, result)
             if loaded is not None:
-                await self._on_thread(partial(self._note_copy, preparer, candidate, request))
+                with suppress(Unavailable):  # no thread: nothing is noted
+                    note = partial(self._note_copy, preparer, candidate, request)
+                    await self._fetched(candidate, note, on_trial, apart=True)
                 return loaded, ""
         return None, f"its own: {why or 'its prepared form could not be loaded, see the log'}"
 
-    async def _known_prepared(self, preparer: Preparer, candidate: Candidate) -> Loaded | None:
+    async def _known_prepared(
+        self, preparer: Preparer, candidate: Candidate, on_trial: Callable[[], None]
+    ) -> Loaded | None:
         """Returns the version in its prepared form, if the host has that; the version's own files are not read then.
 
         They were verified before it was made of them, and it is verified itself.
         """
-        async with self._permits:
-            request = await self._on_thread(partial(self._noted_request, preparer, candidate))
+        read = partial(self._noted_request, preparer, candidate)
+        request = await self._fetched(candidate, read, on_trial, apart=True)
         result = None if request is None else await self._prober.known(request)
         if request is None or result is None or not result.ok or preparer.objection(request, result):
             return None
@@ -174,7 +181,8 @@ class Pipeline:
         """
         if not candidate.kind.has_file:
             return await self._fetched(candidate, lambda: declared_digest(candidate.source, candidate.folder))
-        return await self._fetched(candidate, lambda: identity_of(candidate, self._request(candidate)))
+        read = partial(self._request, candidate)
+        return await self._fetched(candidate, lambda: identity_of(candidate, read()), apart=bool(candidate.pin))
 
     async def digest(self, candidate: Candidate) -> str:
         """Returns the digest of the repository's present content, whatever the pin says. Raises: GatewayError."""
@@ -237,9 +245,12 @@ class Pipeline:
     def _noted_request(self, preparer: Preparer, candidate: Candidate) -> ProbeRequest | None:
         """Returns the request for the copy that the candidate was prepared from; None where that is not known."""
         try:
-            place = candidate.place(self._loader.origin(candidate.model))
-            local = preparer.noted_copy(place) if place else None
-            return None if local is None else self._request_for(candidate, local)
+            local = preparer.noted_copy(candidate.place) if candidate.place else None
+            if local is None:
+                return None
+            request = self._request_for(candidate, local)
+            read_ahead(candidate)
+            return request
         except (LoaderError, GatewayError, OSError):
             return None  # the way that reads the files says what is wrong with them
 
@@ -248,10 +259,17 @@ class Pipeline:
         listed: what was copied since then is what they still say.
         """
         preparer.note_copy(f"digest {request.local.digest}", request.local)
+        if candidate.pin or not candidate.place:
+            return
         with suppress(LoaderError):
-            place = candidate.place(self._loader.origin(candidate.model))
-            if place and candidate.fingerprint.endswith(self._loader.fingerprint(candidate.model, candidate.version)):
-                preparer.note_copy(place, request.local)
+            if candidate.fingerprint.endswith(self._loader.fingerprint(candidate.model, candidate.version)):
+                preparer.note_copy(candidate.place, request.local)
+
+    def _whole_request(self, candidate: Candidate) -> ProbeRequest:
+        """As `_request`; what else the load needs of the repository is read, too."""
+        request = self._request(candidate)
+        read_ahead(candidate)
+        return request
 
     def _request(self, candidate: Candidate) -> ProbeRequest:
         """Returns the request to the probe for a copy of the candidate."""
@@ -267,10 +285,18 @@ class Pipeline:
         )
 
     async def _fetched(
-        self, candidate: Candidate, work: Callable[[], T], on_late: Callable[[], None] | None = None
+        self,
+        candidate: Candidate,
+        work: Callable[[], T],
+        on_late: Callable[[], None] | None = None,
+        *,
+        apart: bool = False,
     ) -> T:
-        """Returns what `work` reads of the candidate's repository; one that is slow holds up no load of others."""
-        return await self._lanes.run(candidate.folder.origin, partial(_explained, work), on_late)
+        """Returns what `work` reads of the candidate's repository; one that is slow holds up no load of others.
+
+        What is `apart` needs content that the host has, and does not queue behind what is still to come.
+        """
+        return await self._lanes.run(candidate.folder.origin, partial(_explained, work), on_late, apart=apart)
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(_explained, work))

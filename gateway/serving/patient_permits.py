@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import inf
 
 
 class PatientPermits:
-    """Lets `count` at once go on; one that takes longer than `patience_s` counts no more."""
+    """Lets `count` at once go on; one that takes longer than `patience_s` counts no more. It may be inf."""
 
     def __init__(self, count: int, patience_s: float) -> None:
         self._permits = asyncio.Semaphore(count)
@@ -32,9 +33,11 @@ class PatientPermits:
             if on_late is not None:
                 on_late()
 
-        timer = asyncio.get_running_loop().call_later(self._patience_s, make_room)
+        loop = asyncio.get_running_loop()
+        timer = None if self._patience_s == inf else loop.call_later(self._patience_s, make_room)
         try:
             yield
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             give_back()

@@ -26,15 +26,17 @@ from tests.machine_load import as_loaded
 
 
 class Withholding(MlflowServer):
-    """A registry that lists everything at once, and hands out no file until `goes_on`."""
+    """A registry that lists everything at once, and hands out no file of `withheld` until `goes_on`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.goes_on = threading.Event()
+        self.withheld, self.withholds = ".onnx", threading.Event()
 
     def respond(self, path: str, query: dict[str, str], headers: dict[str, str]) -> Answer:
-        """Returns what MLflow answers, of files later."""
-        if path.endswith(".onnx"):
+        """Returns what MLflow answers, of those files later."""
+        if path.endswith(self.withheld):
+            self.withholds.set()
             self.goes_on.wait(60)
         return super().respond(path, query, headers)
 
@@ -145,6 +147,33 @@ async def test_a_start_does_not_wait_for_what_lies_in_place_of_routed_content(tm
         server.server_close()
 
 
+async def test_labels_that_do_not_come_hold_up_no_load_of_another_repository(tmp_path: Path) -> None:
+    """They were read on the threads on which all versions are opened."""
+    server = Withholding()
+    server.withheld = "labels.txt"
+    config = 'version_policy { specific { versions: 1 } } output { name: "y" label_filename: "2/labels.txt" }'
+    try:
+        for model in ("far", "further"):
+            server.write(f"{model}/1/model.onnx", models.affine())
+            server.write(f"{model}/2/labels.txt", b"a\nb")  # no file of the version itself
+            server.tags[model] = {"config.pbtxt": config}
+        (tmp_path / "models").mkdir()
+        async with catalog_of(tmp_path, f"mlflow+http://{server.address},{tmp_path / 'models'}") as catalog:
+            async with asyncio.timeout(as_loaded(20)):
+                await catalog.start(0.0)
+                assert await asyncio.to_thread(server.withholds.wait, as_loaded(20))
+                models.write_version(tmp_path / "models", "local", "1", models.affine())
+                await catalog.poll()
+            assert available(catalog) == {"local"}
+            server.goes_on.set()
+            await until_available(catalog, {"far", "further", "local"})
+            assert catalog.version("far", "1").labels == {"y": ("a", "b")}
+    finally:
+        server.goes_on.set()
+        server.shutdown()
+        server.server_close()
+
+
 def test_a_repository_that_does_not_answer_holds_up_no_look_at_the_others(tmp_path: Path) -> None:
     server, store = Mute(), ContentStore(tmp_path / "store")
     try:
@@ -182,16 +211,35 @@ def test_a_repository_that_does_not_answer_holds_up_no_look_at_the_others(tmp_pa
 
 async def test_what_takes_long_makes_room_within_a_lane() -> None:
     lanes, goes_on, late = FetchLanes(1, 0.02), threading.Event(), asyncio.Event()
+    far, near, other = "oci://a", "/models", "oci://c"
     try:
-        slow = asyncio.create_task(lanes.run("a", lambda: goes_on.wait(30), late.set))
-        assert await lanes.run("b", lambda: 1) == 1
-        assert await lanes.run("a", lambda: 2) == 2
+        slow = asyncio.create_task(lanes.run(far, lambda: goes_on.wait(30), late.set))
+        assert await lanes.run(near, lambda: 1) == 1
+        assert await lanes.run(far, lambda: 2) == 2
         assert late.is_set()
-        assert await lanes.run("c", lambda: threading.current_thread().daemon), "a stop does not wait for it"
+        assert await lanes.run(other, lambda: threading.current_thread().daemon), "a stop does not wait for it"
         with pytest.raises(ZeroDivisionError):
-            await lanes.run("c", lambda: 1 // 0)
+            await lanes.run(other, lambda: 1 // 0)
+        others = [asyncio.create_task(lanes.run(far, lambda: goes_on.wait(30))) for _ in range(20)]
+        async with asyncio.timeout(as_loaded(20)):  # what the store has waits for none of these
+            assert await lanes.run(far, lambda: 3, apart=True) == 3
         goes_on.set()
         assert await slow
+        assert all(await asyncio.gather(*others))
+    finally:
+        goes_on.set()
+
+
+async def test_no_more_is_read_at_once_of_this_machine_however_long_it_takes() -> None:
+    """Twenty large models of a local repository were copied and hashed by sixteen threads at a restart."""
+    lanes, goes_on = FetchLanes(1, 0.01), threading.Event()
+    try:
+        first = asyncio.create_task(lanes.run("/models", lambda: goes_on.wait(30)))
+        second = asyncio.create_task(lanes.run("/models", goes_on.is_set))
+        await asyncio.wait({second}, timeout=0.1)
+        goes_on.set()
+        assert await first
+        assert await second, "it began when the first had ended"
     finally:
         goes_on.set()
 
