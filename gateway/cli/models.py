@@ -48,6 +48,9 @@ def models(
             raise Failure(Exit.REFUSED, _unknown(model, sorted({version.model for version in every.versions})))
     value: list[Value] = [version_value(version) for version in answer.versions]
     value += [_passed_over_value(passed) for passed in answer.passed_over]
+    if answer.trouble:
+        unreadable = control_pb2.ModelVersionState(state="UNREADABLE", reason=answer.trouble)
+        value.append({**_entry(unreadable), "trouble": True})
     wide = output is ModelsFormat.WIDE
     rows = [
         [
@@ -84,9 +87,13 @@ def _passed_over_value(passed: control_pb2.PassedOver) -> Value:
     """Returns what cannot serve as an entry of the same list, so that programs that read versions go on working."""
     model, _, version = passed.path.partition("/")
     state = control_pb2.ModelVersionState(model=model, version=version, state="PASSED_OVER", reason=passed.reason)
+    return {**_entry(state), "passed_over": passed.path}
+
+
+def _entry(state: control_pb2.ModelVersionState) -> dict[str, Value]:
     value = version_value(state)
     assert isinstance(value, dict)
-    return {**value, "passed_over": passed.path}
+    return value
 
 
 def _origin(version: control_pb2.ModelVersionState) -> tuple[Value, ...]:

@@ -53,10 +53,15 @@ async def test_a_repository_that_cannot_be_read_is_told(shell: Shell) -> None:
     try:
         await stand.catalog.poll()
         lines = (await shell.done("models")).splitlines()
+        entries = await shell.value("models")
     finally:
         away.rename(stand.repository)
         await stand.catalog.poll()
     assert [line for line in lines if line.startswith("models stay as they are: the model repository cannot be listed")]
+    (told,) = [entry for entry in entries if "trouble" in entry]
+    assert (told["model"], told["version"], told["state"]) == ("", "", "UNREADABLE")
+    assert told["reason"].startswith("the model repository cannot be listed")
+    assert told.keys() - {"trouble"} == entries[0].keys()
     assert "stay as they are" not in await shell.done("models")
 
 
