@@ -1,6 +1,6 @@
 """The engine: one inference request from admission to record, whatever edge it came in by.
 
-An edge calls `begin` (permit, decision, lease), decodes its message against the version it got, calls `submit`, and
+An edge calls `enter` (permit, decision, lease), decodes its message against the version it got, calls `submit`, and
 when `call.done` has run and the answer is sent, `finish`. None of them waits: no task, no store, no disk.
 """
 
@@ -135,19 +135,11 @@ class Engine:
             self._shared.page.forget(_key(version))
             self._log.forget(version.model, version.name, version.digest)
 
-    def begin(self, call: Call, attributes: Attributes) -> Version:
-        """Leases the version that serves the call and returns it; `call.decision` says why.
-
-        Raises: GatewayError (admission, routing, no such version, its queue is too long); then nothing is held.
-        """
-        refusal = self.enter(call, attributes)
-        if refusal is not None:
-            raise refusal
-        return cast(Version, call.version)
-
     def enter(self, call: Call, attributes: Attributes) -> Overloaded | None:
-        """Does what `begin` does, but returns the refusal where a queue is too long: an exception costs more than all
-        else of a call that ends so, and under overload most do.
+        """Leases the version that serves the call, as `call.version`; `call.decision` says why.
+
+        Returns the refusal where its queue is too long: an exception costs more than all else of a call that ends so,
+        and under overload most do.
 
         Raises: GatewayError (admission, routing, no such version). Then, and with a refusal, nothing is held.
         """
@@ -219,7 +211,7 @@ class Engine:
     def finish(self, call: Call, code: Code) -> None:
         """Counts and records a begun call, and ends its lease and its permit.
 
-        Order: exactly once for each successful `begin`, after the answer was given to the transport.
+        Order: exactly once for each call that `enter` has taken, after the answer was given to the transport.
         """
         version, arm, decision = call.version, call.arm, call.decision
         if version is None or arm is None or decision is None:
@@ -268,7 +260,7 @@ class Engine:
     # ---- what steps of ensembles need ----
 
     def begin_step(self, call: Call, attributes: Attributes) -> Version:
-        """As `begin`, for a call within another one, which holds the permit; `call.requested_version` is obeyed
+        """As `enter`, for a call within another one, which holds the permit; `call.requested_version` is obeyed
         whatever clients may choose, but for a kill switch.
 
         Nobody waits for a step of a mirrored ensemble, or of a warm-up: it is not judged, mirrored or recorded, and has

@@ -99,7 +99,9 @@ class Stage:
     ) -> Call:  # fmt: skip
         """A begun call; it is finished by itself once it is answered."""
         call = Call(model, version, request_id, self, deadline_ns=deadline_ns, size_bytes=size_bytes)
-        self.engine.begin(call, Request(headers or {}, version, request_id))
+        refusal = self.engine.enter(call, Request(headers or {}, version, request_id))
+        if refusal is not None:
+            raise refusal
         self._ends[call] = asyncio.get_running_loop().create_future()
         return call
 

@@ -214,7 +214,7 @@ async def test_a_draining_engine_answers_what_was_begun_and_begins_nothing(tmp_p
         calls = [stage.submit(stage.begin("m"), floats(value)) for value in (1, 2)]
         stage.engine.drain()
         with pytest.raises(Unavailable):
-            stage.engine.begin(Call("m", "", "", Nobody()), Request({}, "", ""))
+            stage.engine.enter(Call("m", "", "", Nobody()), Request({}, "", ""))
         ended = await asyncio.gather(*map(stage.end, calls))
         assert [float(given(call)[0][0, 0]) for call in ended] == [2.0, 4.0]
         assert stage.idle()
