@@ -113,7 +113,7 @@ class Watched(Generic[_T]):
         trouble = f"{self._what}: {trouble}"
         if trouble != self.trouble:
             self.trouble = trouble
-            _log.error("%s; what was in force stays", trouble)
+            _log.error("%s%s", trouble, "" if self.value is None else "; what was in force stays")
 
     def _keep(self, text: str) -> None:
         if self._kept is None:

@@ -121,7 +121,7 @@ def latency_check(new: Measured, active: Measured | None, budget: CostBudget, ag
     middle, high = quantile(new.run_us, 0.5), quantile(new.run_us, 0.99)
     text = f"a run takes {middle:.0f} us in the middle, {high:.0f} us at the 99th percentile of {len(new.run_us)}"
     if budget.latency_us and high > budget.latency_us:
-        return Check("latency", CheckState.FAIL, f"{text}: more than the budget of {budget.latency_us:.0f} us")
+        return Check("latency", CheckState.FAIL, f"{text}: more than the budget of {budget.latency_us / 1000:g} ms")
     before = quantile(active.run_us, 0.5) if active is not None else 0.0
     if before:
         text = f"{text}; version {against}: {before:.0f} us in the middle"

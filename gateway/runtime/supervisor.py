@@ -134,9 +134,8 @@ class Supervisor:
                 async with asyncio.timeout(_STORE_PATIENCE_S):
                     await self._store.was_ready.wait()
             except TimeoutError:
-                _log.error(
-                    "the embedded Valkey does not answer (%s): starting from what is on disk", self._store.reason
-                )
+                why = self._store.reason or f"it has been starting for {_STORE_PATIENCE_S:g} s"
+                _log.error("the embedded Valkey does not answer (%s): starting from what is on disk", why)
         rest = [service for service in self._services if service is not self._store]
         for service in rest:
             if not self._stop.is_set():

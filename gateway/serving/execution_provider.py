@@ -125,7 +125,9 @@ def _provider(
     accelerator = _BY_NAME.get(name)
     if accelerator is None or accelerator.side != side:
         known = ", ".join(each.name for each in ACCELERATORS if each.side == side)
-        raise FailedPrecondition(f"{_WHERE}.{side}_execution_accelerator: {entry.name[:80]!a} is none of {known}")
+        raise FailedPrecondition(
+            f"{_WHERE}.{side}_execution_accelerator: {entry.name[:80]!a} is refused; allowed: {known}"
+        )
     options: dict[str, str] = {"device_id": device} if device and accelerator.provider in _NUMBERED else {}
     for key, value in sorted(entry.parameters.items()):
         where = f"{_WHERE}: {name} parameter {key[:80]!a}"
@@ -134,7 +136,7 @@ def _provider(
         if key == "precision_mode":
             precision = _PRECISIONS.get(value.upper())
             if precision is None:
-                raise FailedPrecondition(f"{where}: {value[:40]!a} is none of {', '.join(_PRECISIONS)}")
+                raise FailedPrecondition(f"{where}: {value[:40]!a} is refused; allowed: {', '.join(_PRECISIONS)}")
             options.update(precision)
         elif key == "max_workspace_size_bytes":
             options["trt_max_workspace_size"] = value

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.access.entrance import FETCH_S, RETRY_S, AccessFiles, Entrance
+from gateway.access.entrance import FETCH_S, RETRY_S, AccessFiles, Entrance, Watched
 from gateway.access.key_fetch import fetch
+from gateway.access.token_file import parse_tokens
 from gateway.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from tests.access.guarded import token_of, tokens_file
 from tests.access.issuer import EXPECTED, NOW_S, Issuer
@@ -76,6 +77,21 @@ async def test_a_token_that_is_revoked_is_refused_at_the_next_look(clock: Clock,
         gate.authorize(INFER, bearer("infer"), ())
     assert gate.authorize(APPLY, bearer("operator"), ()).name == "operator"
     assert made.status() == {"trouble": "", "told": {}}
+
+
+def test_a_file_that_is_not_there_at_the_first_start_left_nothing_in_force(
+    tokens: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = tokens.rename(tokens.with_name("gone"))
+    watched = Watched("access-tokens", parse_tokens, None)
+    watched.look(tokens, first=True)
+    assert "access-tokens: cannot be read: No such file or directory" in caplog.text
+    assert "in force" not in caplog.text
+    gone.rename(tokens)
+    assert watched.look(tokens, first=True)
+    tokens.unlink()
+    watched.look(tokens)
+    assert "No such file or directory; what was in force stays" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [b"half a li", b"\xff", None], ids=["text", "bytes", "gone"])

@@ -96,6 +96,7 @@ def test_budgets_are_held() -> None:
     new = Measured(run_us=(100.0,) * 98 + (900.0,) * 2, peak_bytes=100 << 20)
     assert latency_check(new, None, CostBudget(), "").state is CheckState.PASS
     assert latency_check(new, None, CostBudget(latency_us=899), "").state is CheckState.FAIL
+    assert latency_check(new, None, CostBudget(latency_us=0.2), "").text.endswith("the budget of 0.0002 ms")
     assert latency_check(new, None, CostBudget(latency_us=900), "").state is CheckState.PASS
     assert latency_check(Measured(run_us=(1.0,)), None, CostBudget(latency_us=900), "").state is CheckState.WARN
     assert latency_check(Measured(), None, CostBudget(), "").state is CheckState.SKIPPED

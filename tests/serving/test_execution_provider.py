@@ -76,11 +76,17 @@ def test_a_gpu_by_habit_is_the_cpu_where_there_is_no_cuda() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (accelerated("gpu", 'name: "turbo"'), r"gpu_execution_accelerator: 'turbo' is none of tensorrt, cuda"),
-        (accelerated("cpu", 'name: "tensorrt"'), r"cpu_execution_accelerator: 'tensorrt' is none of openvino"),
+        (
+            accelerated("gpu", 'name: "turbo"'),
+            r"gpu_execution_accelerator: 'turbo' is refused; allowed: tens",
+        ),
+        (
+            accelerated("cpu", 'name: "tensorrt"'),
+            r"cpu_execution_accelerator: 'tensorrt' is refused; allowed: open",
+        ),
         (
             accelerated("gpu", 'name: "tensorrt" parameters { key: "precision_mode" value: "FP3" }'),
-            "'FP3' is none of FP32, FP16, INT8",
+            "'FP3' is refused; allowed: FP32, FP16, INT8",
         ),
         (
             accelerated("gpu", 'name: "tensorrt" parameters { key: "trt_engine_cache_path" value: "/etc" }'),
@@ -128,6 +134,6 @@ async def test_each_model_has_its_own_and_what_is_absent_is_said_when_the_gatewa
             reason = live.reason(each.name, "1")
             assert f"{each.name!r} needs {each.provider}, which the installed ONNX Runtime {ort_version()}" in reason
             assert f"{CPU}): {each.install}" in reason
-        assert "cpu_execution_accelerator: 'turbo' is none of openvino" in live.reason("unknown", "1")
+        assert "cpu_execution_accelerator: 'turbo' is refused; allowed: openvino" in live.reason("unknown", "1")
         (warning,) = live.catalog.version("habit", "1").config.warnings
         assert "KIND_GPU runs on the CPU here: CUDAExecutionProvider is not installed" in warning
