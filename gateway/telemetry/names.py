@@ -165,7 +165,7 @@ LOG_RESTARTS: Final = _metric(
     "gateway_log_thread_restarts",
     "counter",
     ("thread",),
-    "Errors that gave the log a new thread, of records or of labels; each cost one write.",
+    "Errors of the threads that write records and labels, which nobody foresaw; each cost one write.",
 )
 LOG_FLUSH: Final = _metric(_SUMMED, "gateway_log_flush_seconds", "summary", (), "Writes of the log, and their time.")
 QUOTA_ADMITTED: Final = _metric(

@@ -10,7 +10,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -61,7 +60,7 @@ class FeedbackLog:
         )
         self._directory = directory
         self._wal = WalWriter(directory, run, self._limits.segment, clock)
-        self._executor = _executor()
+        self._executor = started_threads(1, "feedback")
         self._failed = False
         self._waiting: list[tuple[Sequence[Label], asyncio.Future[None]]] = []
         self._waiting_labels = 0
@@ -69,7 +68,7 @@ class FeedbackLog:
         self._next_record = 0
         self._closed = False
         self.counts: Counter[str] = Counter(accepted=0, refused=0, unwritten=0)
-        self.restarts = 0  # of the thread, after errors that nobody foresaw
+        self.restarts = 0  # of the thread's work, after errors that nobody foresaw
 
     async def write(self, labels: Sequence[Label]) -> None:
         """All of the labels are on the disk.
@@ -133,16 +132,14 @@ class FeedbackLog:
     async def _failure_of(self, work: Callable[..., None], *arguments: object) -> BaseException | None:
         """Does the work on the thread; returns the error that it ended with, if any.
 
-        One that nobody foresaw costs this work only: the segment is left as it is, the thread starts again.
+        One that nobody foresaw costs this work only: the segment is left as it is, the thread goes on.
         """
         done = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
         await asyncio.wait([done])
         error = done.exception()
         if error is not None and not isinstance(error, OSError):
             self.restarts += 1
-            _log.error("the thread that writes labels failed and starts again", exc_info=error)
-            self._executor.shutdown(wait=False)
-            self._executor = _executor()
+            _log.error("the thread that writes labels failed and goes on", exc_info=error)
             self._failed = True
         return error
 
@@ -182,7 +179,3 @@ class FeedbackLog:
             self._wal.seal(self.counts)
         except OSError as error:
             _log.warning("the last segment of labels was not ended in order: %s", error)
-
-
-def _executor() -> ThreadPoolExecutor:
-    return started_threads(1, "feedback")

@@ -10,7 +10,6 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -150,7 +149,7 @@ class PredictionLog:
         self._streams = OpenStreams(self._buffer, self._flusher.redactions)
         self._in_flight: asyncio.Future[FlushOutcome] | None = None
         self._in_flight_bytes = self._in_flight_records = 0
-        self._executor = _executor()
+        self._executor = started_threads(1, "prediction-log")
         self._restarts = 0
         self._written = self._sampled_out = self._written_bytes = self._suspects = 0
         self._flush_ns = self._flushes = 0
@@ -310,7 +309,7 @@ class PredictionLog:
             return
         self._in_flight = None
         error = done.exception()
-        outcome = done.result() if error is None else self._restart(error)
+        outcome = done.result() if error is None else self._failed(error)
         self._written += outcome.written
         self._sampled_out += outcome.sampled_out
         self._written_bytes += outcome.written_bytes
@@ -335,16 +334,14 @@ class PredictionLog:
             await asyncio.wait([waiting])
             await asyncio.sleep(0)  # `_count` runs in the same turn as this wake-up, or the next
 
-    def _restart(self, error: BaseException) -> FlushOutcome:
-        """Gives the log a new thread after an error that nobody foresaw; returns what became of the batch at work.
+    def _failed(self, error: BaseException) -> FlushOutcome:
+        """Returns what became of the batch whose write ended in an error that nobody foresaw.
 
-        Neither the worker nor the records after this batch suffer from it.
+        Neither the worker nor the records after this batch suffer from it: the thread outlives what it is given.
         """
         self._restarts += 1
         if not self._restarts & (self._restarts - 1):  # the 1st, 2nd, 4th, ...: it may fail at every flush
-            _log.error("the prediction log's thread failed (%d times) and starts again", self._restarts, exc_info=error)
-        self._executor.shutdown(wait=False)
-        self._executor = _executor()
+            _log.error("the prediction log's thread failed (%d times) and goes on", self._restarts, exc_info=error)
         outcome = self._flusher.abandon()
         lost = self._in_flight_records - outcome.written - outcome.sampled_out - sum(outcome.dropped.values())
         outcome.dropped["internal_error"] += lost
@@ -358,10 +355,6 @@ class PredictionLog:
             stream.take()
         self._dropped["shutdown_timeout"] += lost
         self._buffer.records = self._buffer.size_bytes = 0
-
-
-def _executor() -> ThreadPoolExecutor:
-    return started_threads(1, "prediction-log")
 
 
 def _unbatched(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
