@@ -1,10 +1,13 @@
 """What a worker died of: read from the page that it left, and told to the workers that live.
 
 Only deaths that a run can have caused blame one: a signal that a fault of the process raises, a hang of its loop, and
-the kernel's want of memory. A worker that somebody killed, or stopped, blames nobody; nor does SIGBUS, which no data
-raises: it says that a mapped file is shorter than it was, or that the disk cannot read it.
+the kernel's want of memory. A worker that somebody killed, or stopped, blames nobody. SIGBUS says, as a rule, that a
+mapped file is shorter than it was, or that the disk cannot read it; data raises it where the stack overflows (macOS) or
+where addresses have to be aligned. So what ran is suspected once, not refused; the siblings, which have mapped the same
+file, are replaced, and while those that started before die of it, too, nobody is blamed.
 """
 
+import asyncio
 import logging
 import re
 import shutil
@@ -28,6 +31,9 @@ _FAULTS: Final = frozenset(
     }
 )
 _WANT_OF_MEMORY: Final = "killed for want of memory"
+_LOST_FILE: Final = "killed by SIGBUS (a mapped file that was cut short or cannot be read, or what ran)"
+_UNPROVEN: Final = frozenset({_WANT_OF_MEMORY, _LOST_FILE})
+_ROLL_EVERY_S: Final = 300.0  # at most, for the same reason
 _FAULT_SUFFIX: Final = ".fault"
 # How Python's fault handler names the thread that the signal reached.
 _THREAD: Final = re.compile(rb"^Current thread 0x([0-9a-fA-F]+)", re.MULTILINE)
@@ -56,8 +62,8 @@ class PostMortem:
         lives: int = 0,
     ) -> None:
         """Starts from nothing: what an earlier run of the gateway refused is tried once more. At most `lives` workers
-        live at once whose deaths their siblings see. `files_changed` is called when a worker has died of a file that
-        it had mapped, for its siblings have mapped it, too."""
+        live at once whose deaths their siblings see. `files_changed` is called when a worker may have died of a file
+        that it had mapped, for its siblings have mapped it, too; not again for some minutes."""
         self._run_dir = run_dir
         self._changed = changed
         self._files_changed = files_changed
@@ -65,6 +71,7 @@ class PostMortem:
         self._file = QuarantineFile(run_dir)
         self._memory_kills = MemoryKills(count_kills())
         self._lives: WorkerLives | None = None
+        self._rolled_at = float("-inf")  # by the clock of the loop
         shutil.rmtree(run_dir / "running", ignore_errors=True)
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -81,7 +88,7 @@ class PostMortem:
         fault = fault_path(self._run_dir, child.settings.boot)
         cause, runs = self._blamed(child, page, fault)
         # The kernel takes the largest process of a group, which need not be the one that wants too much.
-        is_proven = cause != _WANT_OF_MEMORY
+        is_proven = cause not in _UNPROVEN
         lines = self._quarantine.worker_died(runs, cause, monotonic(), is_proven=is_proven) if runs else []
         for line in lines:
             _log.error("%s-%d (%d) was %s", child.settings.role, child.settings.slot, child.pid, line)
@@ -122,18 +129,25 @@ class PostMortem:
         if child.kill_reason or number <= 0:
             return "", []
         if number == signal.SIGBUS:
-            lost = unfinished_runs(page)
-            if lost:
-                self._files_changed()
-            return _lost_file(lost), []
+            return self._lost_file(child, _reached(unfinished_runs(page), fault))
         if number == signal.SIGKILL:
             self._memory_kills.counted(count_kills(), monotonic())
             return (_WANT_OF_MEMORY, unfinished_runs(page)) if self._memory_kills.explains_death() else ("", [])
         if number not in _FAULTS:
             return "", []
-        runs = unfinished_runs(page)
-        thread = _faulting_thread(fault)
-        return f"killed by {signal.Signals(number).name}", [run for run in runs if run.thread == thread] or runs
+        return f"killed by {signal.Signals(number).name}", _reached(unfinished_runs(page), fault)
+
+    def _lost_file(self, child: ChildProcess, runs: list[UnfinishedRun]) -> tuple[str, list[UnfinishedRun]]:
+        """Returns what such a death is told as, and what it makes suspects of.
+
+        One that started after the files were opened anew died of something else, or of a file that changed again.
+        """
+        knows_file = child.started_at <= self._rolled_at
+        now_s = asyncio.get_running_loop().time()
+        if runs and not knows_file and now_s >= self._rolled_at + _ROLL_EVERY_S:
+            self._rolled_at = now_s
+            self._files_changed()
+        return (_told_lost_file(runs), []) if knows_file or not runs else (_LOST_FILE, runs)
 
     def _write(self) -> None:
         try:
@@ -143,7 +157,13 @@ class PostMortem:
         self._changed()
 
 
-def _lost_file(runs: Sequence[UnfinishedRun]) -> str:
+def _reached(runs: list[UnfinishedRun], fault: Path) -> list[UnfinishedRun]:
+    """Returns the runs of the thread that the signal reached; all, where that is not known."""
+    thread = _faulting_thread(fault)
+    return [run for run in runs if run.thread == thread] or runs
+
+
+def _told_lost_file(runs: Sequence[UnfinishedRun]) -> str:
     models = ", ".join(sorted({f"model={run.key.model} version={run.key.version}" for run in runs}))
     during = f" while it ran {models}" if models else ""
     return f"killed by SIGBUS{during}: a file that it had mapped was cut short, or cannot be read; no request is blamed"

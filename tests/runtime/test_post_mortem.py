@@ -58,17 +58,43 @@ async def test_a_fault_blames_what_ran(tmp_path: Path, number: signal.Signals) -
     assert not (run_dir / "running").exists()
 
 
+def refused(run_dir: Path) -> list[tuple[VersionKey, list[int], list[int], bool]]:
+    """What each version is known for: inputs that are refused, suspects, and whether it may not run at all."""
+    return [(one.key, [*one.inputs], [*one.suspects], one.until_s > 0) for one in Refusals(run_dir).versions]
+
+
 async def test_a_file_that_was_cut_short_blames_no_request(tmp_path: Path) -> None:
-    own = settings(tmp_path)
     rolls: list[int] = []
-    post_mortem = PostMortem(own.config.run_dir, hold_s=60, changed=lambda: None, files_changed=lambda: rolls.append(1))
-    shown(own.config.run_dir, own.boot)
-    text = post_mortem.examine(await dead(own, signal.SIGBUS))
+    first, sibling, idle = (settings(tmp_path) for _ in range(3))
+    run_dir = first.config.run_dir
+    post_mortem = PostMortem(run_dir, hold_s=60, changed=lambda: None, files_changed=lambda: rolls.append(1))
+    post_mortem.examine(await dead(idle, signal.SIGBUS))
+    assert (rolls, Refusals(run_dir).active) == ([], False)  # nothing ran: others would die of it at their start, too
+    for own in (first, sibling):
+        shown(run_dir, own.boot)
+    deaths = [await dead(own, signal.SIGBUS) for own in (first, sibling)]
+    text = post_mortem.examine(deaths[0])
+    assert "killed by SIGBUS (a mapped file that was cut short" in text
+    suspected = refused(run_dir)
+    assert suspected == [(KEY, [], [1], False), (OTHER, [], [2], False)]
+    text = post_mortem.examine(deaths[1])  # it had mapped the same file, and may have run the same inputs again
     assert text.startswith("killed by SIGBUS while it ran model=m version=1, model=n version=1: a file that it had")
-    assert not Refusals(own.config.run_dir).active
-    assert rolls == [1]  # its siblings have mapped the same file
-    post_mortem.examine(await dead(settings(tmp_path), signal.SIGBUS))
-    assert rolls == [1]  # nothing ran: others would die of it at their start, too
+    assert refused(run_dir) == suspected
+    assert rolls == [1]
+
+
+async def test_a_request_that_raises_sigbus_again_is_refused_and_workers_are_replaced_once(tmp_path: Path) -> None:
+    rolls: list[int] = []
+    first = settings(tmp_path)
+    run_dir = first.config.run_dir
+    post_mortem = PostMortem(run_dir, hold_s=60, changed=lambda: None, files_changed=lambda: rolls.append(1))
+    for own, known in ((first, (KEY, [], [1], False)), (settings(tmp_path), (KEY, [1], [], False))):
+        page = RunPage(page_path(run_dir, own.boot))
+        page.enter(LOOP_SLOT, page.register(KEY), [1])
+        child = await dead(own, signal.SIGBUS)  # the second has mapped what is there after the first
+        post_mortem.examine(child)
+        assert refused(run_dir) == [known]
+    assert rolls == [1]
 
 
 async def test_the_thread_that_the_signal_reached_says_which_run_it_was(tmp_path: Path) -> None:
