@@ -30,8 +30,8 @@ ROOMS = {
     "rollout": {"errors", "routing", "telemetry", "drift.report", "page.report_style"},
     "replay": {"errors", "tensor", "pb", "records", "serving", "drift.report", "loaders"},
     "publish": {"errors", "tensor", "serving", "features.view_parameters", "replay", "loaders", "page.report_style"},
-    "access": {"errors", "backoff", "routing.document"},
-    "rpc": {"errors", "access", "backoff"},
+    "access": {"errors", "backoff", "threads", "routing.document"},
+    "rpc": {"errors", "access", "backoff", "threads"},
     "api": {
         *("errors", "access", "tensor", "threads", "pb", "routing", "rollout", "serving", "records", "telemetry"),
         *("rpc", "page"),

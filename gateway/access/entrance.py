@@ -7,7 +7,7 @@
 3. The issuer's keys are fetched now and then, and at once for a token that names a key which is not known, but never
    more often than the least time between two tries. Whatever an issuer answers, and however slowly, files are read
    meanwhile: a token that was revoked is not good for longer. A fetch without an end is left to itself on its thread,
-   and another begins, while few have been left.
+   and another begins, while few have been left. For the same reason files are read by a thread that does nothing else.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from gateway.access.key_fetch import LIMIT_S, fetch_beside
 from gateway.access.roles_file import EVERYONE, Roles, parse_roles
 from gateway.access.token_file import NO_TOKENS, StaticTokens, parse_tokens
 from gateway.errors import InvalidArgument
+from gateway.threads import started_threads
 
 LOOK_S: Final = 1.0
 FETCH_S: Final = 300.0
@@ -154,6 +155,7 @@ class Entrance:
         self._fetching: asyncio.Future[tuple[str, str]] | None = None
         self._left: list[asyncio.Future[tuple[str, str]]] = []  # without an answer in time
         self._told_s = monotonic_s()
+        self._reading = started_threads(1, "entrance")
         self._look(first=True)
         for watched, path in self._by_path():
             watched.restore()
@@ -192,7 +194,7 @@ class Entrance:
 
     async def _step(self, patience_s: float) -> bool:
         now_s = self._monotonic_s()
-        changed = await asyncio.to_thread(self._look)
+        changed = await asyncio.get_running_loop().run_in_executor(self._reading, self._look)
         wanted = self._wanted and now_s >= self._tried_s + RETRY_S
         if self._fetching is None and self._files.keys_url and (wanted or now_s >= self._fetch_at_s):
             self._wanted = False
@@ -236,7 +238,8 @@ class Entrance:
                 self._fetch_at_s = self._tried_s + RETRY_S
             return False
         self._fetching, (text, trouble) = None, fetching.result()
-        changed = not trouble and await asyncio.to_thread(self._keys.take, text)
+        loop = asyncio.get_running_loop()
+        changed = not trouble and await loop.run_in_executor(self._reading, self._keys.take, text)
         if trouble:
             self._keys.complain(f"cannot be fetched: {trouble}")
         self._fetch_at_s = self._tried_s + (RETRY_S if self._keys.trouble else FETCH_S)

@@ -13,6 +13,7 @@ from gateway.access.quota_rules import QuotaRules, parse_rules
 from gateway.access.quotas import Quotas
 from gateway.errors import Code, InvalidArgument
 from gateway.routing.document.notation import read_yaml
+from gateway.threads import started_threads
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def watched_rules(kept: Path | None) -> Watched[QuotaRules]:
 
 
 class QuotaFile:
-    """The quotas of a worker, and what keeps them up to date.
+    """The quotas of a worker, and what keeps them up to date, on a thread of its own: whatever else hangs.
 
     Raises: InvalidArgument if the file holds nothing sound, and nothing sound of it was kept.
     """
@@ -39,6 +40,7 @@ class QuotaFile:
     def __init__(self, path: Path, *, workers: int, refused: Callable[[Code], None], kept: Path | None = None) -> None:
         self._path = path
         self._watched = watched_rules(kept)
+        self._reading = started_threads(1, "quotas")
         self._watched.look(path, first=True)
         self._watched.restore()
         if self._watched.value is None:
@@ -58,7 +60,9 @@ class QuotaFile:
 
     async def step(self) -> bool:
         """Looks once; returns whether other rules are in force now."""
-        if not await asyncio.to_thread(self._watched.look, self._path) or self._watched.value is None:
+        loop = asyncio.get_running_loop()
+        is_new = await loop.run_in_executor(self._reading, self._watched.look, self._path)
+        if not is_new or self._watched.value is None:
             return False
         self.quotas.follow(self._watched.value)
         _log.info("quotas were read anew: %d quotas", len(self._watched.value.quotas))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import InvalidArgument
+from gateway.threads import started_threads
 
 # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name: the times are compared here, by a clock that
 # is given.
@@ -116,6 +117,7 @@ class ServerCertificate:
         self._doubt = ""
         self.trouble = ""
         self.material = read(files)
+        self._reading = started_threads(1, "certificate")
         try:
             check_dates(self.material, files, wall_s())
         except InvalidArgument as error:
@@ -130,10 +132,10 @@ class ServerCertificate:
         }
 
     async def renewals(self, every_s: float) -> AsyncIterator[Material]:
-        """Yields each new content, for ever. The files are read off the loop."""
+        """Yields each new content, for ever. The files are read by a thread of its own, whatever else hangs."""
         while True:
             await asyncio.sleep(every_s)
-            if await asyncio.to_thread(self.look):
+            if await asyncio.get_running_loop().run_in_executor(self._reading, self.look):
                 _log.info("the TLS certificate was renewed, valid until %s", _date(self.material.not_after_s))
                 yield self.material
 

@@ -18,6 +18,7 @@ from gateway.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from tests.access.guarded import token_of, tokens_file
 from tests.access.issuer import EXPECTED, NOW_S, Issuer
 from tests.machine_load import as_loaded
+from tests.taken_threads import taken_threads
 
 INFER = b"/inference.GRPCInferenceService/ModelInfer"
 APPLY = b"/gateway.v1.Control/Apply"
@@ -92,6 +93,14 @@ def test_a_file_that_is_not_there_at_the_first_start_left_nothing_in_force(
     tokens.unlink()
     watched.look(tokens)
     assert "No such file or directory; what was in force stays" in caplog.text
+
+
+async def test_a_token_is_revoked_while_all_else_that_reads_hangs(clock: Clock, tokens: Path) -> None:
+    made = entrance(clock, AccessFiles(tokens=tokens))
+    written(tokens, "".join(line for line in tokens_file().splitlines(keepends=True) if "name=infer" not in line))
+    with taken_threads():
+        async with asyncio.timeout(as_loaded(5.0)):
+            assert await looked_twice(made)
 
 
 @pytest.mark.parametrize("damage", [b"half a li", b"\xff", None], ids=["text", "bytes", "gone"])

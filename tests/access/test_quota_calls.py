@@ -1,5 +1,6 @@
 """Quotas over both transports: who is refused, when, and what a refusal leaves behind."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,8 +18,10 @@ from gateway.telemetry.sums import branch, whole
 from tests.access.guarded import Guarded, guarded, header, token_of
 from tests.api.calls import good
 from tests.api.operated import Operated
+from tests.machine_load import as_loaded
 from tests.rpc.raw import RawClient, message, request_headers
 from tests.serving.stage import until
+from tests.taken_threads import taken_threads
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -207,7 +210,9 @@ async def test_a_changed_file_counts_and_a_broken_one_changes_nothing(tmp_path: 
     with pytest.raises(InvalidArgument, match="cannot be read"):
         QuotaFile(path, workers=1, refused=lambda code: None)
     path.write_text("")
-    assert [await file.step() for _ in range(2)] == [False, True]
+    with taken_threads():  # nor does it wait for what else reads
+        async with asyncio.timeout(as_loaded(5.0)):
+            assert [await file.step() for _ in range(2)] == [False, True]
     assert (file.trouble, file.quotas.rules.quotas) == ("", ())
 
 

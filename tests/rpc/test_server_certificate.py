@@ -18,9 +18,11 @@ import uvloop
 from gateway.errors import InvalidArgument
 from gateway.rpc.server import Server, ServerOptions
 from gateway.rpc.server_certificate import ServerCertificate, TlsFiles, check_dates, read
+from tests.machine_load import as_loaded
 from tests.routing.live import until
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import TRANSPORTS, make, path
+from tests.taken_threads import taken_threads
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -191,6 +193,18 @@ async def test_a_stop_in_the_middle_of_renewals_leaves_nobody_listening(tmp_path
         await asyncio.gather(server.stop(0), server.stop(0))
         with pytest.raises(ConnectionError):
             await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def test_a_certificate_is_renewed_while_all_else_that_reads_hangs(tmp_path: Path) -> None:
+    authority, at = trustme.CA(), place(tmp_path)
+    at.write(issued(authority))
+    certificate = ServerCertificate(at.files)
+    renewed = issued(authority)
+    at.write(renewed)
+    renewals = certificate.renewals(0.001)
+    with taken_threads():
+        async with asyncio.timeout(as_loaded(5.0)):
+            assert (await anext(renewals)).key == renewed.private_key_pem.bytes()
 
 
 def test_files_that_are_written_one_by_one_are_no_trouble(tmp_path: Path) -> None:
