@@ -34,7 +34,13 @@ _KEPT: Final = 4096
 # come to live at the same address.
 _names: dict[str, bytes] = {}  # of keys that were checked
 _kept: dict[int, tuple[Metadata, Fields]] = {}
-_told: dict[str, Fields] = {}  # what begins the trailers of refusals that share a text
+# What begins the trailers of refusals, by their text: of texts that come again and again, which are in HPACK's table
+# (it has room for a dozen), and of others.
+_repeated: dict[str, Fields] = {}
+_told: dict[str, Fields] = {}
+_MOST_REPEATED: Final = 8
+_CHANGED: Final = 256  # so many refusals with other texts that were told before: those of now are not those of then
+_others = [0]  # refusals with texts that were told before, since there was room for them in the table
 _pushbacks: dict[int, Any] = {}  # their fields, by the milliseconds after which one may come again
 _OK: Final[Fields] = ((b"grpc-status", b"0"),)
 _STATUS: Final = {code: (b"grpc-status", b"%d" % number_of(code)) for code in StatusCode}
@@ -138,16 +144,15 @@ def status_trailers(status: Status, metadata: Metadata = (), own: OwnMetadatum |
 
 
 def overload_trailers(error: Overloaded, metadata: Metadata = (), own: OwnMetadatum | None = None) -> Fields:
-    """Returns what `status_trailers` does. The text comes again: it is encoded once, and has a place in HPACK's table.
+    """Returns what `status_trailers` does. The text comes again: it is encoded once, and from the second time on it may
+    have a place in HPACK's table.
 
     Raises: ValueError for a key or value that cannot be sent.
     """
     text = str(error)
-    fields = _told.get(text)
+    fields = _repeated.get(text)
     if fields is None:
-        if len(_told) >= _KEPT:
-            _told.clear()
-        fields = _told[text] = (_EXHAUSTED, (b"grpc-message", percent_encoded(text)))
+        fields = _seldom(text)
     after_ms = error.retry_after_ms
     if after_ms is not None:
         pushback = _pushbacks.get(after_ms)
@@ -159,6 +164,28 @@ def overload_trailers(error: Overloaded, metadata: Metadata = (), own: OwnMetada
     if own is not None:
         fields += (_own_field(own),)
     return (*fields, *encode(metadata)) if metadata else fields
+
+
+def _seldom(text: str) -> Fields:
+    """Returns what begins the trailers of a refusal whose text is not, or not yet, in HPACK's table.
+
+    It is in it when it was told before and there is room: one text after the other would drive all fields that repeat
+    out of the table.
+    """
+    fields = _told.get(text)
+    if fields is None:
+        if len(_told) >= _KEPT:
+            _told.clear()
+        fields = _told[text] = (_EXHAUSTED, never_indexed((b"grpc-message", percent_encoded(text))))
+        return fields
+    if len(_repeated) < _MOST_REPEATED:
+        repeated = _repeated[text] = (_EXHAUSTED, (b"grpc-message", percent_encoded(text)))
+        return repeated
+    _others[0] += 1
+    if _others[0] >= _CHANGED:
+        _others[0] = 0
+        _repeated.clear()
+    return fields
 
 
 def percent_encoded(text: str) -> bytes:

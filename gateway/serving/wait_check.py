@@ -1,11 +1,14 @@
 """Whether a call would wait in vain: asked when the call comes, and before, when only its size is known.
 
 Under overload that is how most calls end. What they cost is taken from those that are answered, so nothing is raised
-here, and a text is composed once for all refusals of about the same figures.
+here, and a text is composed once for all refusals of about the same figures. The figures have few steps: clients have
+any deadlines, and each text that is new costs more than one that was told before.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from time import monotonic_ns
 from typing import Final
 
@@ -20,8 +23,11 @@ PATIENCE: Final = 0.5
 LAST_PATIENCE: Final = 0.875
 ANNOUNCED_BYTES: Final = 1 << 16
 _MOST_TEXTS: Final = 256
-_EXACT_BITS: Final = 6  # of a time in a text: it is told to within a 32nd, or a millisecond
-_LEAST_SHIFT: Final = 20
+_STEPS: Final = (10, 15, 20, 30, 50, 70)
+# The times that texts name, six in a decade: 1 ms, 2, 3, 5, 7, 10, 15, 20 and so on, to years. One between two of them
+# is told as the nearer.
+_TOLD_MS: Final[tuple[int, ...]] = (0, 1, 2, 3, 5, 7, *(step * 10**power for power in range(10) for step in _STEPS))
+_MIDDLES_NS: Final = tuple((low + high) * 500_000 for low, high in pairwise(_TOLD_MS))
 # Without the class's own constructor, which is interpreted.
 _overloaded: Final = partial(Overloaded.__new__, Overloaded)
 
@@ -64,23 +70,22 @@ class WaitCheck:
         return refusal
 
     def _text(self, version: Version, wait_ns: int, left_ns: int) -> str:
-        key = (version.model, version.name, rounded(wait_ns), rounded(left_ns))
+        wait_ms, left_ms = told_ms(wait_ns), told_ms(left_ns)
+        key = (version.model, version.name, wait_ms, left_ms)
         text = self._texts.get(key)
         if text is None:
             if len(self._texts) >= _MOST_TEXTS:
                 self._texts.clear()
             text = self._texts[key] = (
-                f"model {version.model!r} version {version.name!r} has a queue of {wait_ns // 1_000_000} ms, too long "
-                f"for a request whose deadline is in {left_ns // 1_000_000} ms; retry in a moment, or with a longer "
-                "deadline"
+                f"model {version.model!r} version {version.name!r} has a queue of about {wait_ms} ms, too long for "
+                f"a request whose deadline is in about {left_ms} ms; retry in a moment, or with a longer deadline"
             )
         return text
 
 
-def rounded(time_ns: int) -> int:
-    """Returns the time rounded down, by less than a 32nd of it or than 1.05 ms."""
-    shift = max(_LEAST_SHIFT, time_ns.bit_length() - _EXACT_BITS)
-    return time_ns >> shift << shift
+def told_ms(time_ns: int) -> int:
+    """Returns the time as texts name it: right to within a quarter or half a millisecond, 0 for one that is over."""
+    return _TOLD_MS[bisect_right(_MIDDLES_NS, time_ns)]
 
 
 def share_of(size_bytes: int) -> float:
