@@ -6,7 +6,15 @@ from time import monotonic_ns
 from typing import Any, Final, cast
 
 import ngh2
-from ngh2 import DataReceived, RequestReceived, StreamClosed, TrailersReceived, WindowUpdated
+from ngh2 import (
+    DataReceived,
+    PingReceived,
+    RequestReceived,
+    SettingsReceived,
+    StreamClosed,
+    TrailersReceived,
+    WindowUpdated,
+)
 
 from gateway.access.principal import ANONYMOUS
 from gateway.errors import GatewayError
@@ -91,7 +99,8 @@ class Connection:
         output.reading = True
         try:
             self.h2.receive_data(self.server.buffer[:nbytes])
-            self._handle(self.h2.events())
+            events = self.h2.events()
+            self._handle(events)
         except ngh2.NGH2Error as error:
             output.reading = False
             if output.flush_after_read:
@@ -104,7 +113,10 @@ class Connection:
             output.flush_after_read = False
             output.flush()
         elif output.refusals & REFUSED:
-            self.server.held_refusals.take(output, received_ns)
+            if self._hurries(events):
+                output.flush()
+            else:
+                self.server.held_refusals.take(output, received_ns)
         else:
             output.schedule_if_wanted()
 
@@ -137,6 +149,19 @@ class Connection:
         self._handle(events)
         if not self.calls:
             self.server.busy_poll.wrote(monotonic_ns())
+
+    def _hurries(self, events: list[Any]) -> bool:
+        """Returns whether the peer waits for what answers these: pings, settings, a part of a message that goes on."""
+        for event in events:
+            kind = type(event)
+            if kind is DataReceived:
+                if not event.end_stream:
+                    call = self.calls.get(event.stream_id)
+                    if call is not None and call.state == OPEN:
+                        return True
+            elif kind is PingReceived or kind is SettingsReceived:
+                return True
+        return False
 
     def _on_error(self, error: ngh2.NGH2Error) -> None:
         self.lifetime.fail(error)

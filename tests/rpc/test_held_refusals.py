@@ -6,13 +6,17 @@ from typing import Any
 import ngh2
 import pytest
 
+from gateway.rpc.connection import ConnectionProtocol
 from gateway.rpc.held_refusals import HOLD_NS, HeldRefusals
 from gateway.rpc.message import ByteBudget
 from gateway.rpc.metadata import percent_encoded
+from gateway.rpc.method import MethodTable
 from gateway.rpc.output import REFUSED, Output
+from gateway.rpc.server import ServerOptions
 from gateway.rpc.server_call import RESPONSE
+from gateway.rpc.server_state import ServerState
 from tests.rpc.raw import RawClient, message, request_headers
-from tests.rpc.service import OVERLOAD
+from tests.rpc.service import NAME, OVERLOAD, Behaviour, handlers
 from tests.rpc.serving import Served, refused
 
 SECOND = 1_000_000_000
@@ -87,6 +91,45 @@ def _with_something_to_write(loop: asyncio.AbstractEventLoop, transport: Written
     output.open(transport, {})
     output.refusals = REFUSED
     return output
+
+
+@pytest.mark.parametrize("beside", ["nothing", "ping", "settings", "upload"])
+async def test_what_a_peer_waits_for_leaves_at_once_beside_a_refusal(beside: str) -> None:
+    methods = MethodTable()
+    methods.register(NAME, handlers(Behaviour()))
+    state = ServerState(ServerOptions(), methods, asyncio.get_running_loop())
+    protocol, transport = ConnectionProtocol(state), Written()
+    protocol.connection_made(transport)
+    client = ngh2.Connection(ngh2.Role.CLIENT)
+    client.initiate_connection()
+
+    def writes() -> int:
+        before, data = len(transport.writes), client.data_to_send()
+        protocol.get_buffer(-1)[: len(data)] = data
+        protocol.buffer_updated(len(data))
+        return len(transport.writes) - before
+
+    def refuse() -> None:
+        client.send_data(client.send_request(request_headers("Overload")), message(b"1"), end_stream=True)
+
+    upload = client.send_request(request_headers("EchoNow"))
+    client.send_data(upload, message(bytes(100))[:10])
+    await asyncio.sleep(0)
+    for _ in range(1000):  # until one waits for others: two may be more than 4 ms apart
+        refuse()
+        if not writes():
+            break
+    refuse()
+    if beside == "ping":
+        client.ping(b"12345678")
+    elif beside == "settings":
+        client.update_settings({ngh2.Setting.INITIAL_WINDOW_SIZE: 1 << 17})
+    elif beside == "upload":
+        client.send_data(upload, bytes(10))
+    assert writes() == (beside != "nothing")
+    protocol.connection_lost(None)
+    state.wheel.stop()
+    state.inflater.stop()
 
 
 @pytest.mark.parametrize("taken_along", [False, True])
