@@ -76,10 +76,12 @@ class WaitCheck:
         if text is None:
             if len(self._texts) >= _MOST_TEXTS:
                 self._texts.clear()
-            text = self._texts[key] = (
+            # An error, for the reference lists the texts of those that are made; it is made once for each text.
+            first = Overloaded(
                 f"model {version.model!r} version {version.name!r} has a queue of about {wait_ms} ms, too long for "
                 f"a request whose deadline is in about {left_ms} ms; retry in a moment, or with a longer deadline"
             )
+            text = self._texts[key] = str(first)
         return text
 
 
