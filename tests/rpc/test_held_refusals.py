@@ -105,7 +105,7 @@ async def test_what_a_peer_waits_for_leaves_at_once_beside_a_refusal(beside: str
 
     def writes() -> int:
         before, data = len(transport.writes), client.data_to_send()
-        protocol.get_buffer(-1)[: len(data)] = data
+        state.buffer[: len(data)] = data
         protocol.buffer_updated(len(data))
         return len(transport.writes) - before
 
