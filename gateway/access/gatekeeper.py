@@ -14,7 +14,8 @@ from gateway.access.principal import NOBODY, Principal, or_words
 from gateway.errors import GatewayError, PermissionDenied, Unauthenticated
 
 _KEPT: Final = 4096
-_SCHEME: Final = len(b"Bearer ")
+_SCHEME: Final = b"Bearer "
+_LOWER_SCHEME: Final = b"bearer "  # as the fields of HTTP/2 are, by some clients
 
 
 class Pass:
@@ -121,18 +122,28 @@ class Gatekeeper:
                 self._certificates[names] = known
             return known
         now_s = self._wall_s()
-        known = self._passes.pop(authorization, None)
+        form = _common_form(authorization)
+        known = self._passes.pop(form, None)
         if known is None or known.until_s <= now_s:
             known = Pass(self._directory.of_authorization(authorization, now_s))
-        if authorization[_SCHEME:].strip() != authorization[_SCHEME:]:
-            return known  # with blanks around it one token has any number of forms, which would take the others' place
         if len(self._passes) >= _KEPT:
             del self._passes[next(iter(self._passes))]
-        self._passes[authorization] = known
+        self._passes[form] = known
         return known
 
     def _deny(self, reason: Reason, who: str, path: bytes) -> None:
         self.denials.note(reason, who, path[:128].decode("latin-1"))
+
+
+def _common_form(authorization: bytes) -> bytes:
+    """Returns one of the two forms that nearly all clients send, and that are looked up as they are.
+
+    A token has any number of others, with blanks around it: they are not proven again, and take nobody's place.
+    """
+    scheme = authorization[: len(_SCHEME)]
+    if scheme.lower() != _LOWER_SCHEME:
+        return authorization  # which proves nothing
+    return (scheme if scheme == _LOWER_SCHEME else _SCHEME) + authorization[len(_SCHEME) :].strip()
 
 
 def check_role(principal: Principal, permission: Permission) -> None:

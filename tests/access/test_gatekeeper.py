@@ -171,12 +171,19 @@ def test_what_is_remembered_is_bounded_and_never_what_was_refused(gate: Gatekeep
     assert not gate._passes
 
 
-def test_one_token_takes_no_more_places_than_its_scheme_has_forms(gate: Gatekeeper) -> None:
+def test_one_token_takes_two_places_and_is_proven_once_for_each_whatever_its_forms(gate: Gatekeeper) -> None:
     token = token_of("infer")
-    for blanks in range(1, 50):
-        for authorization in (f"Bearer {' ' * blanks}{token}", f"bearer {token}{' ' * blanks}", f"BEARER {token}"):
-            assert gate.authorize(INFER, authorization.encode(), ()).name == "infer"
-    assert list(gate._passes) == [f"BEARER {token}".encode()]
+    proven = set()
+    for blanks in range(50):
+        for authorization in (f"Bearer {' ' * blanks}{token}", f"bearer {token}{' ' * blanks}", f"BEARER {token}\t"):
+            principal = gate.authorize(INFER, authorization.encode(), ())
+            assert principal.name == "infer"
+            proven.add(id(principal))
+    assert {*gate._passes} == {f"Bearer {token}".encode(), f"bearer {token}".encode()}
+    assert len(proven) == 2
+    for other in (f"Digest {token}", f"bearer_{token}", f"Bearer\t{token}", token):
+        with pytest.raises(Unauthenticated):
+            gate.authorize(INFER, other.encode(), ())
 
 
 def test_a_key_that_is_not_known_is_asked_for(issuer: Issuer) -> None:
