@@ -26,7 +26,7 @@ from gateway.rollout.ramp import Advance, Ask, Finish, Hold, Promote, Step, Stop
 from gateway.rollout.recorded_verdict import recorded, shortened
 from gateway.rollout.rollout_events import canary_of, followed
 from gateway.rollout.rollout_record import UNJUDGED, RolloutRecord
-from gateway.rollout.rollout_store import RolloutStore
+from gateway.rollout.rollout_store import LEASE_MS, RolloutStore
 from gateway.rollout.rollout_story import told_rollout
 from gateway.rollout.split_watch import SplitMismatch, SplitWatch
 from gateway.rollout.step_gates import GateQuestion, StepGates
@@ -40,6 +40,8 @@ from gateway.routing.document.strategy import Canary
 from gateway.routing.store.change import DETAIL_LIMIT
 
 TICK_S: Final = 1.0
+# So often nobody judges while a lease passes from one host to another.
+_HANDOVER_LOOKS: Final = round(LEASE_MS / 1000 / TICK_S)
 NO_REPLAYER: Final = OfflineVerdict("nodata", "nothing was replayed: nobody here can replay")
 _log = logging.getLogger(__name__)
 
@@ -102,6 +104,7 @@ class RolloutController:
         self._tell = tell
         self._offline = offline
         self._standing: dict[str, str] = {}
+        self._unled_looks = 0  # in a row, while something should move
         self._splits = SplitWatch(store, tell_split)
         self._bandits = BanditJudge(store.bandits, store, hand, tell_bandit)
         self._loads: dict[str, LoadWindow] = {}
@@ -138,18 +141,31 @@ class RolloutController:
         tests = {model for model, route in routes.items() if bandit_in(route.document)}
         await self._each(sorted(bandits.keys() | tests), partial(self._follow_bandit, routes, bandits, now_ms))
         await self._splits.look(routes, now_ms)
+        self._standing.pop("", None)
 
     async def _left_to_others(self, error: StoreForbidden) -> None:
-        """Says so where no host judges and something should move: a lease is what a host whose user may judge has."""
-        if await self._store.is_led():
+        """Says so where no host judges and something should move: a lease is what a host whose user may judge has.
+
+        For less than the time of a lease that means nothing: the host that judged has gone, and another takes over.
+        """
+        if await self._store.is_led() or not await self._is_any_waiting():
+            self._unled_looks = 0
             self._standing.pop("", None)
             return
+        self._unled_looks += 1
+        if self._unled_looks > _HANDOVER_LOOKS:
+            self._stands("", error)
+
+    async def _is_any_waiting(self) -> bool:
+        """Returns whether anything would move if somebody judged."""
         records = await self._store.records()
         for model, route in (await self._store.routes()).items():
             record = records.get(model)
-            is_waiting = canary_of(route.document) is not None and (record is None or record.is_running)
-            if is_waiting or bandit_in(route.document) is not None:
-                self._stands("", error)
+            if canary_of(route.document) is not None and (record is None or record.is_running):
+                return True
+            if bandit_in(route.document) is not None:
+                return True
+        return False
 
     async def _each(self, models: Iterable[str], judge: Callable[[str], Awaitable[None]]) -> None:
         """Judges each, whatever becomes of the others. Raises: StoreUnavailable."""

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.rollout.controller import RolloutController
-from gateway.rollout.rollout_store import RolloutStore
+from gateway.rollout.rollout_store import LEASE_MS, RolloutStore
 from gateway.rollout.steering import paused
 from gateway.routing.store.route_reader import RouteReader
 from gateway.routing.store.store_rights import users
@@ -27,8 +27,15 @@ async def test_where_no_host_may_judge_this_is_said_once(valkey: Valkey, caplog:
             worker = RolloutController(RolloutStore(store, RouteReader(store)), hand, "another")
             await worker.step()
             assert not caplog.records, "nothing should move"
-            await rolling.control.apply(document(), change=BY)
-            for _ in range(3):
+            await rolling.control.apply(document([{"weight": "10%", "hold": "1h"}]), change=BY)
+            for _ in range(2):
+                for _ in range(LEASE_MS // 1000):
+                    await worker.step()
+                await rolling.judge.step()
+                await worker.step()
+                await rolling.store.link.call("DEL", rolling.store.keys.judge)  # the host that judges goes
+            assert not caplog.records, "another host may take over"
+            for _ in range(LEASE_MS // 1000 + 3):
                 await worker.step()
             assert [record.levelname for record in caplog.records] == ["WARNING"]
             for part in ("all rollouts stand still", "refused permission", "--redis-url names gateway-control"):
@@ -38,6 +45,15 @@ async def test_where_no_host_may_judge_this_is_said_once(valkey: Valkey, caplog:
             assert rolling.judge.leads
             assert not worker.leads
             assert len(caplog.records) == 1, "somebody judges"
+            await rolling.store.link.call("DEL", rolling.store.keys.judge)
+            for moves, told in ((True, 2), (False, 2), (True, 3)):
+                if moves:
+                    await rolling.control.apply(document([{"weight": "10%", "hold": "1h"}]), change=BY)
+                else:
+                    await rolling.control.delete(MODEL, change=BY)
+                for _ in range(LEASE_MS // 1000 + 1):
+                    await worker.step()
+                assert len(caplog.records) == told
 
 
 async def test_while_the_store_is_away_nothing_moves_and_then_it_goes_on(valkey: Valkey) -> None:
