@@ -258,6 +258,12 @@ async def test_what_was_committed_before_the_trail_began_is_listed_without_a_pla
         assert told.contradictions == ()
 
 
+async def test_a_key_of_one_caller_records_nothing_for_another(valkey: Valkey) -> None:
+    changes = [replace(BY, idempotency_key="deploy-1", keyed_by=caller) for caller in ("ann", "bob", "ann")]
+    async with store_of(valkey.url) as store:
+        assert [await append(store, "model.load", model="m", change=change) for change in changes] == [1, 2, 1]
+
+
 async def test_only_what_changes_something_outside_the_store_is_recorded_by_hand(valkey: Valkey) -> None:
     async with store_of(valkey.url) as store:
         with pytest.raises(InvalidArgument, match=r"'apply' is not one of model\.load"):

@@ -59,7 +59,7 @@ async def append(
     if len(detail.encode()) > TEXT_LIMIT:
         raise InvalidArgument(f"detail: {len(detail.encode())} bytes, at most {TEXT_LIMIT} are allowed")
     names = store.keys
-    keys = [names.audit, names.chain, names.recorded(once or change.idempotency_key)]
+    keys = [names.audit, names.chain, names.recorded(once or change.remembered_as)]
     seconds = IDEMPOTENCY_S if once or change.idempotency_key else ONCE_S
     who = (change.actor, change.reason, change.source)
     answer, _ = await store.link.written(AUDIT, keys, [operation, model, *who, detail, AUDIT_LENGTH, seconds])
