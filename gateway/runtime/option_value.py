@@ -7,6 +7,7 @@ ValueError whose text says what is allowed.
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -102,7 +103,12 @@ class Number:
         return f"{self.low:g} to {self.high:g}"
 
     def read(self, given: object) -> float:
-        value = float(given) if isinstance(given, int) and not isinstance(given, bool) else given
+        value = given
+        if isinstance(given, int) and not isinstance(given, bool):
+            try:
+                value = float(given)
+            except OverflowError:  # of 309 digits and more
+                value = inf
         return _within(value, float, float, self.low, self.high, f"a number from {self.limits}")
 
 

@@ -53,6 +53,7 @@ def test_an_argument_that_was_not_given_does_not_count() -> None:
         ({"grpc-port": "99999"}, {}, {}, ("argument", "--grpc-port", "99999", "0 to 65535")),
         ({}, {"GATEWAY_LOG_RATE": "nan"}, {}, ("GATEWAY_LOG_RATE", "nan", "0 to 1")),
         ({}, {}, {"transport": "http"}, ("file", "transport", "http", "ngh2")),
+        ({}, {}, {"grace-seconds": 10**400}, ("file", "grace-seconds", "a number from 0 to 3600")),
         ({}, {}, {"workers": True}, ("workers", "true", "whole number")),
         ({}, {}, {"reflection": "maybe"}, ("reflection", "maybe", "true or false")),
         ({"environment": "a{b}"}, {}, {}, ("environment", "a{b}")),
