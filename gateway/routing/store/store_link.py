@@ -34,7 +34,7 @@ _UNNAMED: dict[str, Any] = (
     else {"lib_name": None, "lib_version": None}
 )
 _ROUTING = "the routing store"
-_WHO_MAY = {_ROUTING: ": a host whose --redis-url names gateway-control may (docs/redis.md, Users and rights)"}
+_WHO_MAY = {_ROUTING: ": ask at a host whose user may, or renew this one's rights: `gateway redis-acl` prints them"}
 MOVES = 4  # of the keys to another node of a cluster, before one command is answered
 
 
