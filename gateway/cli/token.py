@@ -64,7 +64,7 @@ def new(
         line = made.to_line()
         parse_line(line)
         if file is not None:
-            with _held(file):
+            with _changed(file):
                 text = _read(file, missing_is_empty=True)
                 parse_tokens(text)
                 _write(file, text + ("" if text.endswith("\n") or not text else "\n") + line + "\n")
@@ -81,10 +81,9 @@ def new(
 @app.command("list", epilog="Example: gateway token list -f tokens")
 def list_(file: TokensFile = None, output: Output = Format.TABLE) -> None:
     """Lists the tokens of the file: whose they are and what they allow; a token itself is nowhere to be read."""
-    try:
-        tokens = list(parse_tokens(_read(_named(file))))
-    except GatewayError as error:
-        raise Failure(Exit.USAGE, f"{file}: {error}") from None
+    path = _named(file)
+    with _named_in_errors(path):
+        tokens = list(parse_tokens(_read(path)))
     show(
         [_value(token) for token in tokens],
         output,
@@ -99,11 +98,8 @@ def revoke(
 ) -> None:
     """Takes tokens off the file. A gateway that reads it refuses them within seconds."""
     path = _named(file)
-    try:
-        with _held(path):
-            _write(path, without(_read(path), name))
-    except GatewayError as error:
-        raise Failure(Exit.USAGE, f"{path}: {error}") from None
+    with _changed(path):
+        _write(path, without(_read(path), name))
     say(f"{name} was revoked in {path}")
 
 
@@ -163,14 +159,24 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Keeps other commands from writing the file meanwhile."""
+def _named_in_errors(path: Path) -> Iterator[None]:
+    """Names the file before what is wrong with it."""
     try:
-        descriptor = os.open(path.absolute().parent, os.O_RDONLY)
-    except OSError as error:
-        raise InvalidArgument(f"{path}: its directory cannot be used: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
+    except GatewayError as error:
+        raise Failure(Exit.USAGE, f"{path}: {error}") from None
+
+
+@contextmanager
+def _changed(path: Path) -> Iterator[None]:
+    """Keeps other commands from writing the file meanwhile, and names it before what is wrong with it."""
+    with _named_in_errors(path):
+        try:
+            descriptor = os.open(path.absolute().parent, os.O_RDONLY)
+        except OSError as error:
+            raise InvalidArgument(f"its directory cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)

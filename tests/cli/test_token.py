@@ -78,6 +78,9 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
             ("new", "--role", "infer", "-f", "/no/such/place/tokens"),
             "/no/such/place/tokens: its directory cannot",
         ),
+        (("new", "--role", "infer", "-f", str(tmp_path)), f"{tmp_path}: it cannot be read"),
+        (("revoke", "ci", "-f", "/no/such/place/tokens"), "/no/such/place/tokens: its directory cannot"),
+        (("revoke", "ci", "-f", str(tmp_path / "broken")), "the first word is not sha256:"),
         (("list",), "name the file of --access-tokens"),
         (("list", "-f", "/no/such"), "there is no such file"),
         (("list", "-f", str(tmp_path / "broken")), "line 1:"),
@@ -85,3 +88,5 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         done = run(*words)
         assert done.exit_code == Exit.USAGE, words
         assert said in done.output
+        if "-f" in words:
+            assert done.output.count(words[-1]) == 1
