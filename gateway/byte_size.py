@@ -25,6 +25,7 @@ def written_bytes(value: int) -> str:
 def rounded_bytes(value: float) -> str:
     """Returns the bytes for people, to a tenth of the largest unit of which there is at least one."""
     for name, size in reversed(_UNITS.items()):
-        if size > 1 and value >= size:
+        below = size >> 10
+        if below and round(value / below, 1 if below > 1 else None) >= 1024:  # as it would be read
             return f"{value / size:.1f} {name}"
     return f"{value:.0f} B"

@@ -38,9 +38,12 @@ def test_what_is_written_is_read_as_the_same_number(value: int) -> None:
         (1023, "1023 B"),
         (1024, "1.0 KiB"),
         (700 << 10, "700.0 KiB"),
+        ((1 << 20) - 30, "1.0 MiB"),
+        ((1 << 20) - 100, "1023.9 KiB"),
+        (1023.7, "1.0 KiB"),
         (3 << 20, "3.0 MiB"),
         (1 << 51, "2.0 PiB"),
     ],
 )
-def test_people_read_the_largest_unit_that_there_is_one_of(value: int, text: str) -> None:
+def test_people_read_the_largest_unit_that_there_is_one_of(value: float, text: str) -> None:
     assert rounded_bytes(value) == text
