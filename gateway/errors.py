@@ -13,6 +13,7 @@ GatewayError
 │   └── Overloaded         refused for the load of the moment, as many others are
 ├── Unavailable            loading, draining, or the store is away; retryable
 │   └── StoreUnavailable
+│       ├── StoreForbidden the store gives its user no right to this
 │       └── StoreDamaged   the store holds what the gateway never wrote
 ├── DeadlineExceeded
 ├── Cancelled
