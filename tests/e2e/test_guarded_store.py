@@ -15,7 +15,7 @@ import pytest
 from gateway.routing.store.store_script import library
 from tests.e2e.product import Product, until
 from tests.routing.live import admin_of
-from tests.routing.test_store_security import published
+from tests.routing.test_store_users import published
 from tests.valkey import Valkey
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.features.feature_store import FeatureStore, RowRequest
-from tests.routing.test_store_security import CA, CLIENT, terminator
+from tests.routing.test_store_tls import CA, CLIENT, terminator
 from tests.valkey import Valkey
 
 
