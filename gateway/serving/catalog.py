@@ -60,6 +60,7 @@ class Catalog(PinnedVersions):
         self.copies = CopyUpkeep(store, self._reader, self._digests, pipeline.keep_prepared)
         self._looking = asyncio.Lock()
         self._doubted: frozenset[Key] = frozenset()
+        self._has_looked = False  # blindly at least: the intents are known
         self._trouble = ""
 
     def _digests(self) -> set[str]:
@@ -215,7 +216,8 @@ class Catalog(PinnedVersions):
                 else:
                     logger.info("the model repository can be read again")
             self._trouble = self._view.trouble
-            if self._first is None:  # what routes named before a restart is what a rollback leads to
+            if not self._has_looked:  # what routes named before a restart is what a rollback leads to
+                self._has_looked = True
                 self._rollback = {model: frozenset(pins) for model, pins in self._view.intents.pins.items()}
             begun = self._act(self._view)
         if self._first is None and not self._view.is_blind:

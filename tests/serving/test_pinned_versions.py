@@ -17,6 +17,7 @@ from gateway.errors import (
     VersionNotReady,
 )
 from gateway.serving.replacement import Replacement
+from gateway.serving.residence import LEAST_BYTES, Residence
 from gateway.serving.version import VersionState
 from tests import models
 from tests.serving.catalogs import answer, opened, state_of
@@ -179,6 +180,29 @@ async def test_routed_versions_serve_after_a_restart_while_the_repository_is_awa
         assert live.catalog.ready()
         assert (live.catalog.version("m", "1"), live.catalog.trouble) == (version, "")
         assert answer(live.catalog.newest("n")) == 9.0
+
+
+async def test_the_target_of_a_rollback_is_kept_while_the_repository_is_away(tmp_path: Path) -> None:
+    """Each look at a repository that was away since the start took what the route names now for it."""
+    async with opened(tmp_path) as live:
+        for name in ("1", "2"):
+            models.write_version(live.root, "m", name, models.affine(float(name)))
+        (live.root / "m" / "config.pbtxt").write_text("version_policy { all {} }")
+        await live.catalog.poll()
+        await live.catalog.require("m", ["1", "2"])
+        await live.settled()
+        size = max(LEAST_BYTES, *(live.catalog.details("m", name)[2] for name in ("1", "2")))
+    os.rename(live.root, tmp_path / "away")
+    async with opened(tmp_path, residence=Residence(limit_bytes=size, stay_s=0.0)) as live:  # of one of them
+        os.rmdir(live.root)
+        await live.catalog.start(0.0)
+        await live.catalog.require("m", ["1", "2"])
+        await live.catalog.require("m", ["2"])
+        await live.settled()
+        await live.catalog.poll()
+        live.catalog.note_use()
+        assert "cannot be listed" in live.catalog.trouble
+        assert live.catalog.residence()["warm"] == 2, "a rollback leads to version 1"
 
 
 async def test_a_replacement_is_recorded_before_it_takes_effect_or_waits(tmp_path: Path) -> None:
