@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gateway.threads import started_threads
+from gateway.threads import DaemonThread, started_threads
 
 # As a user whom the kernel lets start so few more threads; root is asked by no such limit.
 _LIMITED = """
@@ -81,3 +81,48 @@ def test_a_system_that_starts_no_more_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "the system starts no more threads (of 2 for 'many'): raise the limit of processes" in done.stdout
+
+
+def test_a_daemon_thread_does_its_work_in_order_and_tells_how_it_ended() -> None:
+    thread, goes_on, begun = DaemonThread("test"), threading.Event(), threading.Event()
+
+    def wait() -> str:
+        begun.set()
+        goes_on.wait(20)
+        return threading.current_thread().name
+
+    first, failed, last = thread.submit(wait), thread.submit(int, "x"), thread.submit(int, "7")
+    assert begun.wait(20)
+    thread.shutdown(wait=False)
+    with pytest.raises(RuntimeError, match="shut down"):
+        thread.submit(int)
+    goes_on.set()
+    assert (first.result(20), last.result(20)) == ("test", 7)
+    assert isinstance(failed.exception(20), ValueError)
+    thread.shutdown()
+
+
+def test_a_daemon_thread_gives_up_what_it_has_not_begun() -> None:
+    thread, goes_on, begun = DaemonThread("test"), threading.Event(), threading.Event()
+
+    def wait() -> bool:
+        begun.set()
+        return goes_on.wait(20)
+
+    first = thread.submit(wait)
+    assert begun.wait(20)
+    waiting = thread.submit(int)
+    thread.shutdown(wait=False, cancel_futures=True)
+    assert waiting.cancelled()
+    goes_on.set()
+    assert first.result(20)
+    thread.shutdown()
+
+
+def test_a_process_ends_whatever_a_daemon_thread_waits_for() -> None:
+    code = (
+        "from threading import Event; from gateway.threads import DaemonThread; "
+        "thread = DaemonThread('look'); begun = Event(); "
+        "thread.submit(lambda: (begun.set(), Event().wait())); begun.wait(); thread.shutdown(wait=False)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -9,7 +9,7 @@ previous revision named, are kept in memory.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic_ns
@@ -53,7 +53,7 @@ class DemandLoads(VersionLoads):
 
     def __init__(
         self,
-        threads: ThreadPoolExecutor,
+        threads: Executor,
         pipeline: Pipeline,
         *,
         residence: Residence | None,

@@ -1,6 +1,7 @@
 """The reader of the repository and of the intents, on threads of their own: neither disk nor lock holds up the loop.
 
 Intents do not wait for a look at a repository that does not answer: an operator who unloads a model is obeyed at once.
+Nor does the end of the process.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from gateway.serving.config_source import ConfigSource
 from gateway.serving.intents import Intents, IntentStore
 from gateway.serving.repository import ModelRepository
 from gateway.serving.view import RepositoryView, read_view
-from gateway.threads import started_threads
+from gateway.threads import DaemonThread, started_threads
 from loaders.store import ContentStore
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ class RepositoryReader:
     """Reads what is there, one look after the other, and changes what operators want, one change after the other."""
 
     def __init__(self, repository: ModelRepository, intents: IntentStore, store: ContentStore | None) -> None:
-        self.threads = started_threads(1, "repository")
+        self.threads = DaemonThread("repository")  # a look may hang where the repository is
         self._repository = repository
         self._intents = intents
         self._store = store

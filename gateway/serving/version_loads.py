@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from gateway.errors import FailedPrecondition, GatewayError, Unavailable
@@ -35,7 +35,7 @@ class VersionLoads(Registry):
 
     def __init__(
         self,
-        threads: ThreadPoolExecutor,
+        threads: Executor,
         pipeline: Pipeline,
         *,
         pinned_loaded: Callable[[str], None],

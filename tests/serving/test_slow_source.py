@@ -15,6 +15,7 @@ from gateway.serving.intents import IntentStore
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
+from gateway.serving.repository_reader import RepositoryReader
 from gateway.serving.version import VersionState
 from loaders.errors import SourceNotFound, SourceUnreadable
 from loaders.repository_union import RepositoryUnion
@@ -172,6 +173,16 @@ async def test_labels_that_do_not_come_hold_up_no_load_of_another_repository(tmp
         server.goes_on.set()
         server.shutdown()
         server.server_close()
+
+
+async def test_a_stop_does_not_wait_for_a_look(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    loader = open_loader(LoaderSettings(str(tmp_path / "models"), ContentStore(tmp_path / "store")))
+    reader = RepositoryReader(ModelRepository(loader), IntentStore(tmp_path / "state"), None)
+    try:
+        assert await reader.on_thread(lambda: threading.current_thread().daemon)
+    finally:
+        reader.close()
 
 
 def test_a_repository_that_does_not_answer_holds_up_no_look_at_the_others(tmp_path: Path) -> None:
