@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
+from gateway.access.audience import Audience
+from gateway.access.principal import Principal
 from gateway.rest.open_api import EVENTS_TYPE
 from gateway.runtime.operators_port import HttpRequest, HttpResponse
 from gateway.telemetry.events import LINES_TYPE, Event, EventLog
@@ -24,11 +26,12 @@ class EventPage:
     def __init__(self, events: EventLog, *, quiet_s: float = QUIET_S) -> None:
         self._events = events
         self._quiet_s = quiet_s
-        self._readers = 0
+        self._readers = Audience(MAX_READERS, "follow the events")
         self._news = asyncio.Event()
         events.listen(self._told)
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
+        """Raises: Unavailable, where too many follow already."""
         follow = _FOLLOW.get(request.query.get("follow", "").lower())
         if follow is None:
             return HttpResponse(b"follow: true or false\n", status=HTTPStatus.BAD_REQUEST)
@@ -38,19 +41,21 @@ class EventPage:
         known, position = self._events.after(request.headers.get("last-event-id", ""))
         if not follow:
             return HttpResponse(encode(known), content_type)
-        if self._readers >= MAX_READERS:
-            return HttpResponse(b"too many readers follow already\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
-        return HttpResponse(encode(known), content_type, then=self._follow(position, encode, quiet))
+        events = self._follow(request.principal, position, encode, quiet)
+        await anext(events)
+        return HttpResponse(encode(known), content_type, then=events)
 
     def _told(self, _: Event) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
     async def _follow(
-        self, position: int, encode: Callable[[Iterable[Event]], bytes], quiet: bytes
+        self, reader: Principal, position: int, encode: Callable[[Iterable[Event]], bytes], quiet: bytes
     ) -> AsyncGenerator[bytes, None]:
-        self._readers += 1
+        """Yields nothing once it has a place, then what happens. Raises: Unavailable at first."""
+        self._readers.join(reader)
         try:
+            yield b""
             while True:
                 news = self._news
                 events, position = self._events.since(position)
@@ -63,7 +68,7 @@ class EventPage:
                 except TimeoutError:
                     yield quiet
         finally:
-            self._readers -= 1
+            self._readers.leave(reader)
 
 
 def _as_lines(events: Iterable[Event]) -> bytes:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from gateway.access.principal import Principal
+from gateway.errors import Unavailable
 from gateway.runtime.event_page import MAX_READERS, EventPage
-from gateway.runtime.operators_port import OperatorsPort, served_pages
+from gateway.runtime.operators_port import HttpRequest, HttpResponse, OperatorsPort, served_pages
 from gateway.telemetry.events import Event, EventLog
 from tests.routing.live import until
 
@@ -98,6 +100,22 @@ async def test_readers_are_bounded_and_a_reader_that_went_away_makes_room() -> N
             for stream in streams:
                 await stream.__aexit__(None, None, None)
             await until(lambda: not made.page._readers)
+
+
+async def test_readers_of_one_name_take_no_place_of_another() -> None:
+    page = EventPage(EventLog())
+
+    async def follows(name: str) -> HttpResponse:
+        return await page.answer(HttpRequest("GET", "/events", principal=Principal(name, "", "token", ())))
+
+    half = [await follows("alice") for _ in range(MAX_READERS // 2)]
+    with pytest.raises(Unavailable, match="callers of 'alice' follow the events"):
+        await follows("alice")
+    other = await follows("bob")
+    for response in (*half, other):
+        assert response.then is not None
+        await response.then.aclose()
+    assert not page._readers
 
 
 async def test_the_server_ends_while_somebody_reads_and_bad_words_are_refused() -> None:
