@@ -14,7 +14,7 @@ class Audience:
     def __init__(self, limit: int, what: str) -> None:
         self.limit = limit
         self._what = what
-        self._held: Counter[str] = Counter()
+        self._held: Counter[tuple[str, str]] = Counter()
 
     def __len__(self) -> int:
         return self._held.total()
@@ -25,8 +25,9 @@ class Audience:
         if len(self) >= self.limit:
             raise Unavailable(f"{len(self)} callers {self._what}, the limit is {self.limit}")
         share = max(1, self.limit // 2)
-        if who and self._held[who] >= share:
-            raise Unavailable(f"{self._held[who]} callers of {who!r} {self._what}, {share} of one may")
+        if any(who) and self._held[who] >= share:
+            name = principal.tenant or principal.name
+            raise Unavailable(f"{self._held[who]} callers of {name!r} {self._what}, {share} of one may")
         self._held[who] += 1
 
     def leave(self, principal: Principal) -> None:
@@ -37,6 +38,7 @@ class Audience:
             del self._held[who]
 
 
-def party(principal: Principal) -> str:
-    """Returns whom a caller belongs to where places are shared out; "" for those who have proven nothing."""
-    return principal.tenant or principal.name
+def party(principal: Principal) -> tuple[str, str]:
+    """Returns whom a caller belongs to where places are shared out: a tenant, or else a name; those who have proven
+    nothing have neither."""
+    return (principal.tenant, "") if principal.tenant else ("", principal.name)

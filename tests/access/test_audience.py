@@ -28,6 +28,16 @@ def test_one_tenant_takes_half_of_the_places_by_whatever_names() -> None:
     assert len(audience) == 4
 
 
+def test_a_tenant_and_a_caller_of_the_same_name_are_two() -> None:
+    audience = Audience(4, "watch")
+    for who in (caller("x", "alice"), caller("y", "alice"), caller("alice"), caller("alice")):
+        audience.join(who)
+    audience.leave(caller("x", "alice"))
+    with pytest.raises(Unavailable, match=r"^2 callers of 'alice' watch, 2 of one may$"):
+        audience.join(caller("alice"))
+    audience.join(caller("z", "alice"))
+
+
 def test_where_nobody_proves_who_it_is_all_places_are_everybodys() -> None:
     audience = Audience(3, "watch")
     for _ in range(3):
