@@ -3,7 +3,8 @@
 1. What is new is read whole and checked before it takes the old one's place: a broken or missing file changes nothing
    but `trouble`. A file that changes is read once it has been the same for two looks, so half of one never counts.
 2. What was sound is kept on disk as well, so that a worker which starts while a file is broken, or while the issuer is
-   away, knows who everybody is. It is kept by where it came from: what another file or issuer said counts no more.
+   away, knows who everybody is. It is kept by where it came from: what another file or issuer said counts no more, and
+   goes as soon as this one has said something sound.
 3. The issuer's keys are fetched now and then, and at once for a token that names a key which is not known, but never
    more often than the least time between two tries. Whatever an issuer answers, and however slowly, files are read
    meanwhile: a token that was revoked is not good for longer. A fetch without an end is left to itself on its thread,
@@ -14,6 +15,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ RETRY_S: Final = 10.0
 _PATIENCE_S: Final = 0.25  # of a look with a fetch under way
 _MOST_FETCHES: Final = 8  # at once, with those that were given up
 _FILE_LIMIT_BYTES: Final = 4 << 20
+_SOURCE_DIGITS: Final = 16  # of the digest that tells sources apart
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -125,6 +128,7 @@ class Watched(Generic[_T]):
             staged.touch(0o600)
             staged.write_text(text, encoding="utf-8")
             staged.replace(self._kept)
+            _remove_others(self._kept)
         except OSError as error:
             _log.warning("%s was not kept for a restart: %s", self._what, error.strerror)
 
@@ -145,10 +149,10 @@ class Entrance:
         self._monotonic_s = monotonic_s
         self.denials = Denials()
         self._tokens: Watched[StaticTokens] = Watched(
-            "access-tokens", parse_tokens, _kept(kept, "tokens", files.tokens)
+            "access-tokens", parse_tokens, kept_path(kept, "tokens", files.tokens)
         )
-        self._roles: Watched[Roles] = Watched("access-roles", parse_roles, _kept(kept, "roles", files.roles))
-        self._keys: Watched[SigningKeys] = Watched("jwt-keys", parse_keys, _kept(kept, "keys", files.keys))
+        self._roles: Watched[Roles] = Watched("access-roles", parse_roles, kept_path(kept, "roles", files.roles))
+        self._keys: Watched[SigningKeys] = Watched("jwt-keys", parse_keys, kept_path(kept, "keys", files.keys))
         self._fetch_at_s = 0.0
         self._tried_s = float("-inf")
         self._wanted = False
@@ -266,8 +270,17 @@ def _read(path: Path) -> str:
         raise InvalidArgument("the text is not UTF-8") from None
 
 
-def _kept(directory: Path | None, name: str, source: Path | str | None) -> Path | None:
+def kept_path(directory: Path | None, name: str, source: Path | str | None) -> Path | None:
     """Returns the file that keeps what came from there, and from nowhere else."""
     if directory is None:
         return None
-    return directory / f"{name}-{hashlib.sha256(str(source).encode()).hexdigest()[:16]}"
+    return directory / f"{name}-{hashlib.sha256(str(source).encode()).hexdigest()[:_SOURCE_DIGITS]}"
+
+
+def _remove_others(kept: Path) -> None:
+    """Removes what was kept of the same kind from elsewhere, or without saying whence. Raises: OSError."""
+    kind = kept.name.rpartition("-")[0]
+    of_kind = re.compile(rf"{re.escape(kind)}(-[0-9a-f]{{{_SOURCE_DIGITS}}})?")
+    for other in kept.parent.iterdir():
+        if other.name != kept.name and of_kind.fullmatch(other.name) and other.is_file():
+            other.unlink(missing_ok=True)

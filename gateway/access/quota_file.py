@@ -1,6 +1,7 @@
 """Keeps the quotas of a worker at what their file says, beside the requests.
 
-A file that is broken or gone changes nothing but `trouble`; what was sound is kept for a worker that starts meanwhile.
+A file that is broken or gone changes nothing but `trouble`; what was sound is kept for a worker that starts with the
+same file meanwhile.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.access.entrance import LOOK_S, Watched
+from gateway.access.entrance import LOOK_S, Watched, kept_path
 from gateway.access.quota_rules import QuotaRules, parse_rules
 from gateway.access.quotas import Quotas
 from gateway.errors import Code, InvalidArgument
@@ -34,12 +35,14 @@ def watched_rules(kept: Path | None) -> Watched[QuotaRules]:
 class QuotaFile:
     """The quotas of a worker, and what keeps them up to date, on a thread of its own: whatever else hangs.
 
+    `kept` is the directory where what was sound is kept.
+
     Raises: InvalidArgument if the file holds nothing sound, and nothing sound of it was kept.
     """
 
     def __init__(self, path: Path, *, workers: int, refused: Callable[[Code], None], kept: Path | None = None) -> None:
         self._path = path
-        self._watched = watched_rules(kept)
+        self._watched = watched_rules(kept_path(kept, "quotas", path))
         self._reading = started_threads(1, "quotas")
         self._watched.look(path, first=True)
         self._watched.restore()

@@ -29,4 +29,4 @@ def make_quota_file(config: Config, refused: Callable[[Code], None]) -> QuotaFil
     path = config.limits.quotas
     if path is None:
         return None
-    return QuotaFile(path, workers=config.process.workers, refused=refused, kept=config.quotas_kept)
+    return QuotaFile(path, workers=config.process.workers, refused=refused, kept=config.state_dir)

@@ -91,18 +91,13 @@ class Config:
 
     @property
     def state_dir(self) -> Path:
-        """What operators asked of models by hand, and the key of feedback tokens."""
+        """What operators asked of models by hand, the key of feedback tokens, and the last quotas that were read."""
         return self.process.data_dir / "state"
 
     @property
     def token_key_file(self) -> Path:
         """The key that all workers of the host sign feedback tokens with."""
         return self.state_dir / "token.key"
-
-    @property
-    def quotas_kept(self) -> Path:
-        """What was last read of the quota file, for a worker that starts while it is broken."""
-        return self.state_dir / "quotas"
 
     @property
     def access_dir(self) -> Path:

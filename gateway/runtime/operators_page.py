@@ -72,9 +72,7 @@ class OperatorsPage:
         self._host = host
         self._traffic = traffic
         self._authorizer = authorizer
-        self._readers: list[
-            tuple[tuple[str, str], asyncio.Event]
-        ] = []  # the oldest first, each with whom it belongs to
+        self._readers: list[tuple[tuple[str, str], asyncio.Event]] = []  # the oldest first, by whom they belong to
         self._asked: dict[Hashable, tuple[float, asyncio.Task[bytes]]] = {}  # by what the reader may see
 
     def pages(self) -> dict[str, Page]:

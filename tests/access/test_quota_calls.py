@@ -184,7 +184,7 @@ async def test_without_quotas_that_is_said(worker: Operated, port: Guarded) -> N
 
 
 async def test_a_changed_file_counts_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:
-    path, kept = tmp_path / "quotas.yaml", tmp_path / "state" / "quotas"
+    path, kept = tmp_path / "quotas.yaml", tmp_path / "state"
     path.write_text("quotas: [{name: a, concurrency: 1}]")
     file = QuotaFile(path, workers=1, refused=lambda code: None, kept=kept)
     running = file.quotas.enter("", "")
@@ -209,6 +209,16 @@ async def test_a_changed_file_counts_and_a_broken_one_changes_nothing(tmp_path: 
     assert [quota.name for quota in again.quotas.rules.quotas] == ["a", "b"]
     with pytest.raises(InvalidArgument, match="cannot be read"):
         QuotaFile(path, workers=1, refused=lambda code: None)
+    other = tmp_path / "other.yaml"
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        QuotaFile(other, workers=1, refused=lambda code: None, kept=kept)  # what was kept is of another file
+    (kept / "quotas").write_text("quotas: []")  # as a release before kept it
+    (kept / "intents").touch()
+    other.write_text("quotas: []")
+    QuotaFile(other, workers=1, refused=lambda code: None, kept=kept)
+    assert sorted(one.name.partition("-")[0] for one in kept.iterdir()) == ["intents", "quotas"]
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        QuotaFile(path, workers=1, refused=lambda code: None, kept=kept)
     path.write_text("")
     with taken_threads():  # nor does it wait for what else reads
         async with asyncio.timeout(as_loaded(5.0)):
