@@ -38,7 +38,7 @@ async def test_where_no_host_may_judge_this_is_said_once(valkey: Valkey, caplog:
             for _ in range(LEASE_MS // 1000 + 3):
                 await worker.step()
             assert [record.levelname for record in caplog.records] == ["WARNING"]
-            for part in ("all rollouts stand still", "refused permission", "--redis-url names gateway-control"):
+            for part in ("all rollouts stand still", "refused permission", "`gateway redis-acl` prints them"):
                 assert part in caplog.text
             await rolling.judge.step()
             await worker.step()
