@@ -19,3 +19,5 @@ def taken_threads() -> Iterator[None]:
         yield
     finally:
         ended.set()
+        loop.set_default_executor(ThreadPoolExecutor())  # other tests may run on the same loop
+        pool.shutdown()

@@ -337,7 +337,7 @@ def test_a_host_that_starts_no_more_processes_and_threads_is_served_on_and_recov
         with pytest.raises(grpc.RpcError) as refused:
             stub(channel).RepositoryModelLoad(load, timeout=30)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert "no process could be started to try it: Resource temporarily unavailable" in str(refused.value.details())
+        assert "the system starts no more threads" in str(refused.value.details())
         os.kill(product.children("worker")[0]["pid"], signal.SIGKILL)
         until(lambda: restarts(product) == before + 1, 10, "the death is counted")
         until(lambda: "cannot be started: Resource temporarily" in str(product.children("worker")), 10, "the reason")

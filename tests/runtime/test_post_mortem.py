@@ -1,7 +1,7 @@
 """Which deaths blame a run, told by processes that really die."""
 
-import faulthandler
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -102,8 +102,9 @@ async def test_the_thread_that_the_signal_reached_says_which_run_it_was(tmp_path
     run_dir = own.config.run_dir
     post_mortem = PostMortem(run_dir, hold_s=60, changed=lambda: None)
     page = shown(run_dir, own.boot)
-    with fault_path(run_dir, own.boot).open("wb") as faults:
-        faulthandler.dump_traceback(faults)  # as a signal would write it
+    with fault_path(run_dir, own.boot).open("wb") as faults:  # as a signal would write it, in a process with few threads
+        command = (sys.executable, "-c", "import faulthandler; faulthandler.dump_traceback()")
+        subprocess.run(command, stderr=faults, check=True)
     thread = int(fault_path(run_dir, own.boot).read_bytes().split(b"Current thread 0x")[1].split()[0], 16)
     page.words[1], page.words[SLOT_WORDS + 1] = thread, thread + 1
     text = post_mortem.examine(await dead(own, signal.SIGFPE))

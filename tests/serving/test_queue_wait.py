@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.access.priority import LADDER, Priority
 from gateway.errors import DeadlineExceeded, ResourceExhausted
+from gateway.runtime.build import is_compiled
 from gateway.serving.admission import Admission
 from gateway.serving.call import Call
 from gateway.serving.call_queue import HEAD_START_NS, CallQueue
@@ -24,6 +25,7 @@ from tests.serving.stage import Stage, floats, staged, until
 
 MS = 1_000_000
 SECOND = 1_000_000_000
+INTERPRETED = pytest.mark.skipif(is_compiled(), reason="no class of a test derives from one that is compiled")
 
 
 @pytest_asyncio.fixture
@@ -113,6 +115,7 @@ def test_refusals_share_a_text_whose_figures_are_about_right(time_ns: int) -> No
     assert told_ms(-time_ns) == 0
 
 
+@INTERPRETED
 async def test_refusals_have_few_texts_whatever_the_deadlines_are(bench: Bench) -> None:
     random = Random(1)
     check = WaitCheck(random.random)
@@ -126,6 +129,7 @@ async def test_refusals_have_few_texts_whatever_the_deadlines_are(bench: Bench) 
     assert 10 < len(texts) < 128
 
 
+@INTERPRETED
 async def test_what_refusals_say_is_composed_once_and_when_to_come_again_is_each_ones_own(bench: Bench) -> None:
     draws = iter([0.9, 0.95, 0.0, 0.0])
     check, version = WaitCheck(lambda: next(draws)), bench.version
