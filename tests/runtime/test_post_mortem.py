@@ -27,6 +27,13 @@ def settings(data_dir: Path) -> Settings:
     return Settings(config=config, role="worker", slot=0, instance="i", boot=uuid4().hex, supervisor_pid=1)
 
 
+def dump_threads(path: Path) -> None:
+    """Writes what a signal would, in a process with few threads: a dump ends after a hundred."""
+    command = (sys.executable, "-c", "import faulthandler; faulthandler.dump_traceback()")
+    with path.open("wb") as faults:
+        subprocess.run(command, stderr=faults, check=True)
+
+
 async def dead(own: Settings, number: int) -> ChildProcess:
     """A child that a signal ended, or none if it is 0."""
     child = ChildProcess((sys.executable, "-c", DIES, str(number)), own, own.to_json())
@@ -102,9 +109,7 @@ async def test_the_thread_that_the_signal_reached_says_which_run_it_was(tmp_path
     run_dir = own.config.run_dir
     post_mortem = PostMortem(run_dir, hold_s=60, changed=lambda: None)
     page = shown(run_dir, own.boot)
-    with fault_path(run_dir, own.boot).open("wb") as faults:  # as a signal would write it, in a process with few threads
-        command = (sys.executable, "-c", "import faulthandler; faulthandler.dump_traceback()")
-        subprocess.run(command, stderr=faults, check=True)
+    dump_threads(fault_path(run_dir, own.boot))
     thread = int(fault_path(run_dir, own.boot).read_bytes().split(b"Current thread 0x")[1].split()[0], 16)
     page.words[1], page.words[SLOT_WORDS + 1] = thread, thread + 1
     text = post_mortem.examine(await dead(own, signal.SIGFPE))
