@@ -149,7 +149,7 @@ class Compactor:
         self._merge(progress)
         self._retain(progress)
         if finished:
-            parquet.give_back_memory()
+            parquet.release_unused()
         return finished
 
     def compact(self, entry: LogEntry) -> Iterator[str]:

@@ -64,7 +64,7 @@ def limit_threads() -> None:
     pa.set_io_thread_count(1)
 
 
-def give_back_memory() -> None:
+def release_unused() -> None:
     """Returns to the system what Arrow and the C library keep for the next time, which is a minute away."""
     pa.default_memory_pool().release_unused()
     if _TRIM is not None:
