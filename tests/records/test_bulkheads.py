@@ -212,7 +212,7 @@ def test_memory_that_is_free_goes_back_to_the_system() -> None:
     held = resident_bytes()
     size = sum(map(len, chunks))
     del chunks
-    parquet.give_back_memory()
+    parquet.release_unused()
     assert resident_bytes() < held - size // 2
     assert above
 
