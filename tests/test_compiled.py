@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import fault_stack
 from tests.hypothesis_profiles import FEW
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +111,7 @@ def run(tree: Path, *arguments: str, **environment: str) -> str:
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stdout[-20_000:]
+    assert ended.returncode == 0, fault_stack.end_of(ended)
     return ended.stdout
 
 
@@ -121,10 +122,12 @@ def test_the_copy_is_compiled(built: Path) -> None:
 
 
 def passes(tree: Path, *arguments: str) -> None:
-    """The tests pass in the tree, with few examples of each property."""
+    """The tests pass in the tree, with few examples of each property; what is compiled can end the process."""
+    library = fault_stack.build(COMPILER, tree)
     run(
         *(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not long"),
-        *(f"--hypothesis-profile={FEW}", *arguments),
+        *("-p", "no:faulthandler", "-p", "tests.fault_stack", f"--hypothesis-profile={FEW}", *arguments),
+        FAULT_STACK=str(library),
     )
 
 
