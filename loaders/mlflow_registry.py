@@ -34,6 +34,7 @@ _ONE: Final = re.compile(r"models:/+(?P<name>[^/@,\s]{1,250})(?:/(?P<version>[0-
 _API: Final = "/api/2.0/mlflow"
 _PAGES: Final = 1000  # of so many versions each
 _MAX_FILES: Final = 4096
+_TOO_MANY: Final = f"the version has more than {_MAX_FILES} files and directories"
 _MAX_DEPTH: Final = 32  # of directories; the copy takes fewer
 _CONFIG: Final = "config.pbtxt"
 
@@ -148,9 +149,11 @@ class MlflowRegistry:
                 if one.get("is_dir"):
                     pending.append(name)
                 else:
-                    files[name] = RemoteFile(f"served {top}/{name}", int(one.get("file_size", 0)), mark)
+                    # The server says of no artifact whether it is the one of an hour ago: neither ETag nor digest.
+                    size = int(one.get("file_size", 0))
+                    files[name] = RemoteFile(f"served {top}/{name}", size, mark, resumable=False)
             if len(files) + len(pending) + asked > _MAX_FILES:
-                raise SourceTooLarge(f"the version has more than {_MAX_FILES} files and directories")
+                raise SourceTooLarge(_TOO_MANY)
         if not files:
             raise SourceNotFound("the version has no artifacts")
         return files
@@ -162,10 +165,11 @@ class MlflowRegistry:
             object_store.canonical(key)  # says what must be installed
             client = object_store.KINDS[scheme].client(bucket, {"endpoint": endpoint} if endpoint else {})
             self._stores[key] = (client, bucket)
-        files = {
-            place.removeprefix(prefix): RemoteFile(f"{key} {one.place}", one.size, one.mark)
-            for place, one in self._stores[key][0].listed(prefix)
-        }
+        files: dict[str, RemoteFile] = {}
+        for place, one in self._stores[key][0].listed(prefix):
+            files[place.removeprefix(prefix)] = RemoteFile(f"{key} {one.place}", one.size, one.mark)
+            if len(files) > _MAX_FILES:
+                raise SourceTooLarge(_TOO_MANY)
         if not files:
             raise SourceNotFound("the version has no artifacts")
         return files

@@ -6,9 +6,10 @@ Without any, of Google's store only what is public can be read, by `GOOGLE_SKIP_
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from loaders.errors import SourceChanged, SourceNotFound, SourceUnreadable, UnsupportedUri
@@ -19,15 +20,24 @@ if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore, ClientConfig, GCSStore, RetryConfig
 
 _CHUNK: Final = 1 << 20
+_PAGE: Final = timedelta(seconds=60)  # of one answer that is no object
+_PAGES_S: Final = 300.0
+_OBJECT: Final = timedelta(hours=6)  # of a whole one
 _STATUS: Final = re.compile(r"(?<=status code: )(?P<code>[1-5][0-9]{2})( [A-Z][A-Za-z ]{1,40})?")
 
 
 class ObstoreClient:
     """A client of one bucket of Google's, or of one container of Microsoft's."""
 
-    def __init__(self, store: "GCSStore | AzureStore", place: str) -> None:
-        self._store = store
+    def __init__(
+        self, make: Callable[[timedelta], "GCSStore | AzureStore"], place: str, clock: Callable[[], float] = monotonic
+    ) -> None:
+        """`make` returns a store whose requests take no longer than that. Raises: UnsupportedUri."""
+        with _made():
+            # Objects may take hours; whoever drips a page would hold up every other repository.
+            self._store, self._pages = make(_OBJECT), make(_PAGE)
         self._place = place
+        self._clock = clock
 
     @property
     def place(self) -> str:
@@ -38,10 +48,13 @@ class ObstoreClient:
         """Yields key and object. Raises: as `ObjectClient`."""
         from obstore import list as listed
 
+        until_s = self._clock() + _PAGES_S
         with _explained("the model repository"):
-            for page in listed(self._store, prefix or None):
+            for page in listed(self._pages, prefix or None):
                 for one in page:
                     yield one["path"], RemoteFile(one["path"], one["size"], one["e_tag"] or str(one["last_modified"]))
+                if self._clock() > until_s:
+                    raise SourceUnreadable(f"the model repository cannot be listed within {_PAGES_S:g} s")
 
     def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
         """Yields the object's bytes. Raises: as `ObjectClient`."""
@@ -61,14 +74,14 @@ def google_client(bucket: str, options: Options) -> ObstoreClient:
     from obstore.store import GCSStore
 
     endpoint = options.get("endpoint", "")
-    with _made():
+
+    def make(longest: timedelta) -> GCSStore:
+        client_options = _client_options(endpoint, longest)
         if endpoint:
-            store = GCSStore(
-                bucket, base_url=endpoint, client_options=_client_options(endpoint), retry_config=_retries()
-            )
-        else:
-            store = GCSStore(bucket, client_options=_client_options(""), retry_config=_retries())
-    return ObstoreClient(store, f"gs {endpoint} {bucket}")
+            return GCSStore(bucket, base_url=endpoint, client_options=client_options, retry_config=_retries())
+        return GCSStore(bucket, client_options=client_options, retry_config=_retries())
+
+    return ObstoreClient(make, f"gs {endpoint} {bucket}")
 
 
 def azure_client(container: str, options: Options) -> ObstoreClient:
@@ -81,17 +94,20 @@ def azure_client(container: str, options: Options) -> ObstoreClient:
         config["account_name"] = account
     if endpoint:
         config["endpoint"] = endpoint
-    with _made():
-        store = AzureStore(container, config=config, client_options=_client_options(endpoint), retry_config=_retries())
-    return ObstoreClient(store, f"az {endpoint} {account} {container}")
+
+    def make(longest: timedelta) -> AzureStore:
+        client_options = _client_options(endpoint, longest)
+        return AzureStore(container, config=config, client_options=client_options, retry_config=_retries())
+
+    return ObstoreClient(make, f"az {endpoint} {account} {container}")
 
 
-def _client_options(endpoint: str) -> "ClientConfig":
+def _client_options(endpoint: str, longest: timedelta) -> "ClientConfig":
     return {
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=5),
         "read_timeout": timedelta(seconds=30),
-        "timeout": timedelta(hours=6),  # of a whole object
+        "timeout": longest,
     }
 
 

@@ -1,7 +1,8 @@
 """Copies of versions that lie elsewhere: bounded, resumed where they broke off, hashed from the copy.
 
 What was copied of a version before its source went away stays in the content store's `partial` directory, and the next
-try goes on from there. A part is continued only while the source says that the file is the same one (its mark).
+try goes on from there. A part is continued only while the source says that the file is the same one (its mark), or a
+digest will tell.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,13 +29,15 @@ _LEAST_BYTES_S: Final = 4096
 class RemoteFile:
     """A file as its source lists it. `mark` changes with the content; `sha256` is "" where the source has none.
 
-    `place` is what the source needs to find it again.
+    `place` is what the source needs to find it again. Where nothing ties the bytes of a later answer to those of an
+    earlier one, neither the mark nor a digest, it is not `resumable`: what broke off begins anew.
     """
 
     place: str
     size: int
     mark: str
     sha256: str = ""
+    resumable: bool = True
 
 
 RemoteFiles = Mapping[str, RemoteFile]  # by the name below some directory
@@ -148,6 +151,9 @@ class RemoteCopies:
         """
         with part.open("ab", buffering=0) as copy:
             size = copy.tell()
+            if size < one.size and not one.resumable:
+                copy.truncate(0)
+                size = 0
             if size < one.size:
                 since_s, before = self._clock(), size
                 for chunk in self._read_from(one, name, size):
@@ -161,7 +167,7 @@ class RemoteCopies:
                     if size - before < _LEAST_BYTES_S * past_s and size < one.size:
                         raise SourceUnreadable(
                             f"{name!a}: {size - before} bytes came in {past_s:.0f} s, less than {_LEAST_BYTES_S} a "
-                            f"second; the next try goes on from there"
+                            f"second; the next try {'goes on from there' if one.resumable else 'begins anew'}"
                         )
                     since_s, before = self._clock(), size
         if size != one.size:

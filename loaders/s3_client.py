@@ -14,6 +14,8 @@ from loaders.object_client import Options, not_made
 from loaders.remote_copy import RemoteFile
 
 _CHUNK: Final = 8 << 20
+_PAGE_CHUNK: Final = 64 << 10
+_PAGE_S: Final = 60.0  # of one answer that is no object
 _PAGES_S: Final = 300.0
 # What a store answers where something is not there, or is another than when it was listed.
 _ABSENT: Final = frozenset({"404", "NoSuchBucket", "NoSuchKey"})
@@ -30,6 +32,7 @@ class S3Client:
         self._bucket = bucket
         self._clock = clock
         self._client = _client(options.get("endpoint", ""), options.get("region", ""))
+        self._client.meta.events.register("before-send.s3.ListObjectsV2", self._send_for_page)
 
     @property
     def place(self) -> str:
@@ -47,6 +50,14 @@ class S3Client:
                 if page.get("IsTruncated") and self._clock() > until_s:  # pages that lead on for ever
                     raise SourceUnreadable(f"the model repository cannot be listed within {_PAGES_S:g} s")
 
+    def _send_for_page(self, request: Any, **_: object) -> Any:
+        """Sends the request as the client would; whoever drips its answer would hold up every other repository."""
+        request.stream_output = True
+        response = self._client._endpoint.http_session.send(request)
+        response.raw = _TimedBody(response.raw, self._clock, request.url)
+        _ = response.content  # here, where a connection that breaks is tried again
+        return response
+
     def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
         """Yields the object's bytes. Raises: as `ObjectClient`."""
         rest = {"Range": f"bytes={offset}-"} if offset else {}
@@ -56,6 +67,33 @@ class S3Client:
                 yield from body.iter_chunks(_CHUNK)
             finally:
                 body.close()
+
+
+class _TimedBody:
+    """The body of an answer that is to be whole within `_PAGE_S`; each read of its socket has a timeout of its own."""
+
+    def __init__(self, raw: Any, clock: Callable[[], float], url: str) -> None:
+        self._raw = raw
+        self._clock = clock
+        self._url = url
+        self._until_s = clock() + _PAGE_S
+
+    def stream(self) -> Iterator[bytes]:
+        """Yields the bytes as they come. Raises: SourceUnreadable, and as the client where the connection breaks."""
+        from botocore.exceptions import ConnectionClosedError
+        from urllib3.exceptions import HTTPError
+
+        try:
+            while chunk := self._raw.read1(_PAGE_CHUNK, decode_content=True):
+                yield chunk
+                if self._clock() > self._until_s:
+                    raise SourceUnreadable(
+                        f"the model repository cannot be listed: a page takes more than {_PAGE_S:g} s"
+                    )
+        except HTTPError as error:
+            raise ConnectionClosedError(endpoint_url=self._url, error=error) from error
+        finally:
+            self._raw.close()
 
 
 def _client(endpoint: str, region: str) -> Any:

@@ -3,6 +3,7 @@
 from typing import Final
 from urllib.parse import quote
 
+from gateway.access.principal import ANONYMOUS, Principal
 from gateway.api.feedback_token import Stamp, Tokens
 from gateway.serving.call import CACHED, Call
 
@@ -23,13 +24,17 @@ class AnswerMetadata:
         self._tokens = tokens
         self._kept: dict[tuple[str, str, str, int, str, str, bool], tuple[Metadata, Stamp | None]] = {}
 
-    def of(self, call: Call) -> tuple[Metadata, Stamp | None]:
-        """Returns the metadata that all answers of this kind have, and what makes their tokens."""
-        decision, version = call.decision, call.version
+    def of(self, call: Call, principal: Principal) -> tuple[Metadata, Stamp | None]:
+        """Returns the metadata that all answers of this kind have, as the caller may see them, and what makes their
+        tokens.
+        """
+        decision, version, ran = call.decision, call.version, call.ran
+        if ran and principal is not ANONYMOUS:
+            ran = seen_steps(ran, principal)
         if decision is None or version is None:
             return (), None
         hit = call.cache_key == CACHED
-        key = (version.model, version.name, decision.arm, decision.revision, decision.reason, call.ran, hit)
+        key = (version.model, version.name, decision.arm, decision.revision, decision.reason, ran, hit)
         kept = self._kept.get(key)
         if kept is None:
             if len(self._kept) >= _REMEMBERED:
@@ -42,13 +47,26 @@ class AnswerMetadata:
             )
             if hit:
                 trailers += (CACHE_HIT,)
-            if call.ran:
-                trailers += ((STEPS, call.ran),)
+            if ran:
+                trailers += ((STEPS, ran),)
             stamp = None
             if self._tokens is not None:
                 stamp = self._tokens.stamp(version.model, version.name, decision.arm, decision.revision)
             kept = self._kept[key] = trailers, stamp
         return kept
+
+
+def seen_steps(ran: str, principal: Principal) -> str:
+    """Returns what ran without versions and arms of the models on which the caller holds no role.
+
+    Which models they are it may know: the configuration of the ensemble, on which it holds one, names them.
+    """
+    seen = []
+    for entry in ran.split(","):
+        place, colon, _ = entry.partition(":")
+        hidden = colon and not principal.roles_on(place.rpartition("/")[2])
+        seen.append(f"{place}::" if hidden else entry)
+    return ",".join(seen)
 
 
 def id_bytes(request_id: str) -> bytes:

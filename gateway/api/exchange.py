@@ -355,7 +355,7 @@ class Exchanges:
     def _finish(self, exchange: Exchange, answer: bytes, error: GatewayError | None) -> None:
         """Gives the caller the outcome, and counts it."""
         caller = exchange.caller
-        kept, stamp = self._metadata.of(exchange)
+        kept, stamp = self._metadata.of(exchange, caller.principal)
         trailers = self._reported(kept, exchange, _OK if error is None else error.code)
         if error is not None:
             caller.set_trailing_metadata(trailers, (REQUEST_ID, id_bytes(self._engine.name(exchange))))

@@ -14,7 +14,7 @@ from gateway.serving.configured_warmups import ReadFile, checked, warmups
 from gateway.serving.execution_provider import CPU, PROVIDERS_OPTION, providers_of, to_option
 from gateway.serving.model_config import DEFAULT_MAX_BATCH_SIZE, ModelConfig, VersionPolicy
 from gateway.serving.model_kind import ModelKind, kind_of
-from gateway.serving.request_merging import MERGE_PARAMETER, NO_RUNS, Merging, merging
+from gateway.serving.request_merging import MERGE_PARAMETER, WITHOUT_SESSION, Merging, merging
 from gateway.tensor import TensorSpec
 
 MODEL_FILENAME = "model.onnx"
@@ -135,7 +135,7 @@ def complete(
         _with_labels(spec, tensor.label_filename, read_file)
         for spec, tensor in zip(offered[split:], message.output, strict=True)
     ]
-    decision = merging(source, rows, row_dependence, rows_independent, chance) if kind.has_file else NO_RUNS
+    decision = WITHOUT_SESSION.get(kind) or merging(source, rows, row_dependence, rows_independent, chance)
     _fill_in(message, kind, model, rows, merges=decision.allowed)
     values = _values(message, source, kind, tuple(offered[:split]), tuple(labelled), read_file, decision)
     caches = message.response_cache.enable and not chance

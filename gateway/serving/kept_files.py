@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.errors import FailedPrecondition
 from gateway.serving.config_source import EMPTY, MAX_BYTES, ConfigSource, parse_text
 from gateway.serving.repository import CONFIG_FILENAME, MAX_SIDE_FILE_BYTES, ModelFolder
-from loaders.errors import LoaderError, SourceNotFound, SourceTooLarge
+from loaders.errors import SourceNotFound, SourceTooLarge, SourceUnreadable
 from loaders.loader import FileEntry, LocalVersion
 from loaders.manifest import check_part
 from loaders.store import ContentStore, hashed
@@ -84,4 +84,4 @@ def _read(copy: LocalVersion, name: str, limit: int) -> bytes:
     try:
         return (copy.path / name).read_bytes()
     except OSError as error:
-        raise LoaderError(f"{name[:80]!a} cannot be read: {error.strerror}") from error
+        raise SourceUnreadable(f"{name[:80]!a} cannot be read: {error.strerror}") from error

@@ -24,6 +24,7 @@ from gateway.serving.opening import describe_version, identity_of, open_version
 from gateway.serving.preparer import Preparer
 from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
 from gateway.serving.provenance import MAX_RECORD_BYTES, provenance, record_name
+from gateway.serving.repository import refusal_of
 from gateway.serving.session import Session
 from gateway.threads import started_threads
 from loaders.errors import LoaderError
@@ -320,9 +321,9 @@ def _explained(work: Callable[[], T]) -> T:
     try:
         return work()
     except LoaderError as error:
-        raise (Unavailable if error.retryable else FailedPrecondition)(str(error)) from error
+        raise refusal_of(error) from error
     except OSError as error:
-        raise FailedPrecondition(f"files cannot be read: {error.strerror}") from error
+        raise Unavailable(f"files cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise FailedPrecondition("there is not enough memory for the version") from error
 

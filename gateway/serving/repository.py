@@ -17,7 +17,7 @@ from functools import partial
 from hashlib import sha256
 from time import monotonic
 
-from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument
+from gateway.errors import FailedPrecondition, GatewayError, InvalidArgument, Unavailable
 from gateway.serving.config_source import EMPTY, MAX_BYTES, ConfigSource, parse_text
 from gateway.serving.contract import MODEL_FILENAME, version_policy
 from gateway.serving.model_config import (
@@ -70,12 +70,12 @@ class ModelFolder:
     def read(self, name: str) -> bytes:
         """Returns the content of a file below the model's directory (labels, warm-up data).
 
-        Raises: FailedPrecondition (absent, too large, outside).
+        Raises: FailedPrecondition (absent, too large, outside), Unavailable (it cannot be read now).
         """
         try:
             return self.read_file(name, MAX_BYTES if name == CONFIG_FILENAME else MAX_SIDE_FILE_BYTES)
         except LoaderError as error:
-            raise FailedPrecondition(str(error)) from error
+            raise refusal_of(error) from error
 
 
 class ModelRepository:
@@ -169,7 +169,10 @@ class ModelRepository:
         return folder
 
     def _configuration(self, model: str, stamp: str) -> tuple[ConfigSource, str]:
-        """Returns the model's configuration, and what is wrong with it; it is read where its stamp is new."""
+        """Returns the model's configuration, and what is wrong with it; it is read where its stamp is new.
+
+        Raises: LoaderError, where it cannot be read now: that says nothing about what it holds, and is not kept.
+        """
         known = self._known.get(model)
         if known is not None and known.stamp == stamp:
             return known.source, known.error
@@ -178,6 +181,8 @@ class ModelRepository:
         except SourceNotFound:
             return EMPTY, ""
         except (LoaderError, GatewayError) as refused:
+            if isinstance(refused, LoaderError) and refused.retryable:
+                raise
             return EMPTY, str(refused)
 
     def _versions(self, model: str, listing: Listing, filename: str, passed_over: dict[str, str]) -> dict[str, str]:
@@ -197,6 +202,11 @@ class ModelRepository:
             except LoaderError as error:
                 versions[name] = f"unreadable: {error}"
         return versions
+
+
+def refusal_of(error: LoaderError) -> GatewayError:
+    """Returns the error as it is told: what its source may give a moment later is tried again."""
+    return (Unavailable if error.retryable else FailedPrecondition)(str(error))
 
 
 def _filename(source: ConfigSource) -> str:

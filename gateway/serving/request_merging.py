@@ -1,9 +1,12 @@
 """Merging: the decision whether requests of several clients may share a run of a version, and its reason."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.errors import FailedPrecondition
 from gateway.serving.config_source import ConfigSource
+from gateway.serving.model_kind import ModelKind
 
 # The gateway's own parameter: an operator who knows the model overrides the rules below.
 MERGE_PARAMETER = "merge_requests"
@@ -21,7 +24,11 @@ class Merging:
         return f"{'yes' if self.allowed else 'no'}: {self.reason}"
 
 
-NO_RUNS = Merging(False, "no session runs it")
+# Of those that no session of their own runs.
+WITHOUT_SESSION: Final[Mapping[ModelKind, Merging]] = {
+    ModelKind.ENSEMBLE: Merging(False, "its steps are, each by the rules of its own model"),
+    ModelKind.FEATURES: Merging(False, "look-ups that come together share a pipeline to the store"),
+}
 
 
 def merging(

@@ -17,6 +17,7 @@ from gateway.access.principal import (
     Role,
     check_pattern,
 )
+from gateway.api.answer_metadata import seen_steps
 from gateway.errors import InvalidArgument
 
 NAMES = st.text("ab.*", min_size=1, max_size=6)
@@ -65,6 +66,16 @@ def test_a_grant_reaches_no_further_than_the_models_of_its_tenant() -> None:
 def test_anonymous_may_do_everything_and_nobody_nothing() -> None:
     assert ANONYMOUS.roles_everywhere() == ANONYMOUS.roles_on("any") == EVERY_ROLE
     assert NOBODY.roles() == NOBODY.roles_on("any") == frozenset()
+
+
+def test_of_steps_of_others_neither_version_nor_arm_is_told() -> None:
+    """Who asks an ensemble of its own would follow the rollouts of a model that it may not know."""
+    ran = "own-scaler:1:,foreign:4:canary,own-inner:2:,own-inner/foreign:3:,own-inner/own-last:7:blue,..."
+    own = Principal("p", "", "token", (Grant(Role.INFER, ("own-*",)),))
+    assert seen_steps(ran, own) == (
+        "own-scaler:1:,foreign::,own-inner:2:,own-inner/foreign::,own-inner/own-last:7:blue,..."
+    )
+    assert seen_steps(ran, ANONYMOUS) == ran
 
 
 def test_models_that_are_remembered_are_bounded() -> None:

@@ -8,14 +8,17 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import trustme
+from obstore.store import AzureStore
 
 from loaders.errors import DigestMismatch, LoaderError, SourceChanged, SourceTooLarge, SourceUnreadable, UnsafeSource
 from loaders.http_source import HttpSource
 from loaders.loader import Loader
+from loaders.obstore_client import ObstoreClient
 from loaders.remote_copy import RemoteFile
 from loaders.s3_client import S3Client
 from loaders.schemes import LoaderSettings, canonical, open_loader
@@ -256,6 +259,7 @@ class Raw:
 
     def __init__(self, *pieces: bytes) -> None:
         self.pieces = pieces
+        self.later: tuple[bytes, ...] = ()  # from the second answer on
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.base = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -270,6 +274,7 @@ class Raw:
                 connection.recv(1 << 16)
                 for piece in self.pieces:
                     connection.sendall(piece)
+            self.pieces = self.later or self.pieces
 
     def close(self) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
@@ -370,9 +375,9 @@ def test_a_listing_that_lacks_what_every_listing_has_is_an_error_of_the_source(
 def test_pages_of_a_bucket_have_an_end() -> None:
     more = "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>"
     pages = [f"<ListBucketResult>{more.format(number)}</ListBucketResult>" for number in range(3)]
-    server, ticks = Bucket(*pages), itertools.count(0, 200)
+    server = Bucket(*pages)
     try:
-        client = S3Client("bucket", {"endpoint": f"http://{server.address}"}, lambda: next(ticks))
+        client = S3Client("bucket", {"endpoint": f"http://{server.address}"}, lambda: 200.0 * len(server.asked))
         with pytest.raises(SourceUnreadable, match="within 300 s"):
             list(client.listed(""))
         assert len(server.asked) == 2
@@ -384,13 +389,56 @@ def test_pages_of_a_bucket_have_an_end() -> None:
 def test_a_listing_that_ends_late_is_taken() -> None:
     more = "<IsTruncated>true</IsTruncated><NextContinuationToken>2</NextContinuationToken>"
     last = LISTED.format("<IsTruncated>false</IsTruncated>", "<Size>3</Size><ETag>x</ETag>")
-    server, ticks = Bucket(f"<ListBucketResult>{more}</ListBucketResult>", last), itertools.count(0, 200)
+    server = Bucket(f"<ListBucketResult>{more}</ListBucketResult>", last)
     try:
-        client = S3Client("bucket", {"endpoint": f"http://{server.address}"}, lambda: next(ticks))
+        client = S3Client("bucket", {"endpoint": f"http://{server.address}"}, lambda: 200.0 * len(server.asked))
         assert [name for name, _ in client.listed("")] == ["m/1/model.onnx"]
         assert len(server.asked) == 2
     finally:
         ended(server)
+
+
+@pytest.mark.usefixtures("_keys")
+def test_a_page_of_a_bucket_that_drips_is_given_up() -> None:
+    """A byte now and then keeps every timeout of a single read away."""
+    server, ticks = Raw(HEAD, b"<", b" " * 60), itertools.count(0, 70)
+    try:
+        client = S3Client("bucket", {"endpoint": server.base}, lambda: next(ticks))
+        with pytest.raises(SourceUnreadable, match="a page takes more than 60 s"):
+            list(client.listed(""))
+    finally:
+        server.close()
+
+
+def test_a_page_of_other_stores_may_not_take_as_long_as_an_object() -> None:
+    given: list[timedelta] = []
+
+    def make(longest: timedelta) -> AzureStore:
+        given.append(longest)
+        host, port = silent.getsockname()
+        return AzureStore(
+            "abc",
+            config={"account_name": "a", "endpoint": f"http://{host}:{port}/a", "skip_signature": True},
+            client_options={"allow_http": True, "timeout": longest / 600},
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(0)},
+        )
+
+    # Connections wait there, and nobody answers.
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(SourceUnreadable):
+        list(ObstoreClient(make, "az").listed(""))
+    assert given == [timedelta(hours=6), timedelta(minutes=1)]
+
+
+@pytest.mark.usefixtures("_keys")
+def test_a_page_of_a_bucket_that_breaks_off_is_asked_for_again() -> None:
+    last = LISTED.format("<IsTruncated>false</IsTruncated>", "<Size>3</Size><ETag>x</ETag>").encode()
+    server = Raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n<ListBucketResult>")
+    server.later = (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(last), last)
+    try:
+        client = S3Client("bucket", {"endpoint": server.base})
+        assert [name for name, _ in client.listed("")] == ["m/1/model.onnx"]
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.ERROR])

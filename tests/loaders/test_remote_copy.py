@@ -125,6 +125,18 @@ def test_a_source_that_hardly_sends_anything_is_given_up_and_gone_on_with(tmp_pa
     assert (slow.starts, quick.starts) == ([0], [60_000])
 
 
+def test_what_nothing_ties_to_its_first_half_begins_anew(tmp_path: Path) -> None:
+    """The second half of other content would make a file that nobody has ever written."""
+    file = {"model.onnx": RemoteFile("p", 200_000, "mark", resumable=False), "a.bin": RemoteFile("p", 0, "mark")}
+    slow, store = Trickle(20_000, 25.0), ContentStore(tmp_path / "store")
+    with pytest.raises(SourceUnreadable, match="the next try begins anew"):
+        RemoteCopies(store, slow.read, clock=lambda: slow.now_s).copy("m", "1", "place", file, None)
+    quick = Trickle(250_000, 61.0)
+    local = RemoteCopies(store, quick.read, clock=lambda: quick.now_s).copy("m", "1", "place", file, None)
+    assert local.model_file().read_bytes() == CONTENT[:200_000]
+    assert quick.starts == [0]
+
+
 def test_a_disk_that_takes_a_part_of_the_last_bytes_makes_no_copy(tmp_path: Path) -> None:
     """A write that is cut short raises nothing: the file was taken for whole, with the digest of what was there."""
     store = ContentStore(tmp_path / "store")

@@ -17,7 +17,7 @@ from gateway.serving.repository import ModelRepository
 from gateway.serving.residence import Residence
 from gateway.serving.version import Version, VersionState
 from loaders.filesystem import FilesystemLoader
-from loaders.loader import LocalVersion
+from loaders.loader import Loader, LocalVersion
 from loaders.model_signature import TrustedKeys
 from loaders.store import ContentStore
 from tests.machine_load import as_loaded
@@ -74,12 +74,13 @@ async def opened(
     trusted_keys: TrustedKeys | None = None,
     preparer: Preparer | None = None,
     residence: Residence | None = None,
+    loader_of: Callable[[Path, ContentStore], Loader] = FilesystemLoader,
 ) -> AsyncIterator[OpenCatalog]:
     """A catalog of `<directory>/models`; its data, probe results and copies survive in `<directory>/data`."""
     root, data = directory / "models", directory / "data"
     root.mkdir(exist_ok=True)
     store = ContentStore(data / "store", max_bytes=store_bytes)
-    loader = FilesystemLoader(root, store)
+    loader = loader_of(root, store)
     prober = Prober(data / "probes", idle_s=5)
     pipeline = Pipeline(loader, prober, intra_threads=1, trusted_keys=trusted_keys, preparer=preparer)
     catalog = Catalog(ModelRepository(loader), pipeline, IntentStore(data / "state"), store=store, residence=residence)

@@ -19,6 +19,10 @@ from gateway.errors import (
 )
 from gateway.serving.version import IllegalVersionMove, VersionEvent, VersionState
 from gateway.tensor import Datatype, TensorSpec
+from loaders.errors import SourceUnreadable
+from loaders.filesystem import FilesystemLoader
+from loaders.loader import Loader
+from loaders.store import ContentStore
 from loadtests.bench.models import MODELS, write
 from tests import models
 from tests.machine_load import as_loaded
@@ -102,6 +106,47 @@ async def test_a_version_that_fails_leaves_the_old_one_serving_and_says_why(tmp_
         assert live.catalog.newest("m").name == "2"
         assert "m/1" not in live.states() or live.states()["m/1"] is VersionState.END
         assert live.ended == ["m/1"]
+
+
+class Flickering(FilesystemLoader):
+    """A source of which some files cannot be read now."""
+
+    away: frozenset[str] = frozenset()
+
+    def read(self, model: str, name: str, limit: int) -> bytes:
+        if name in self.away:
+            raise SourceUnreadable(f"{name} cannot be read: the source answers 503")
+        return super().read(model, name, limit)
+
+
+@pytest.mark.parametrize("name", ["config.pbtxt", "labels.txt"])
+async def test_files_that_cannot_be_read_for_a_moment_are_no_bad_ones(name: str, tmp_path: Path) -> None:
+    """The failure was kept as that of these files, and nothing was tried again until somebody wrote to them."""
+    loaders: list[Flickering] = []
+
+    def made(root: Path, store: ContentStore) -> Loader:
+        loaders.append(Flickering(root, store))
+        return loaders[0]
+
+    config = 'output { name: "y" label_filename: "labels.txt" }'
+    async with opened(tmp_path, loader_of=made) as live:
+        models.write_version(live.root, "m", "1", models.affine(), config=config)
+        (live.root / "m" / "labels.txt").write_text("a\nb\n")
+        loaders[0].away = frozenset({name})
+        await live.catalog.poll()
+        assert VersionState.AVAILABLE not in live.states().values()
+        loaders[0].away = frozenset()
+        await live.catalog.poll()
+        assert live.catalog.newest("m").config.outputs[0].labels == ("a", "b")
+
+        (live.root / "m" / "labels.txt").write_text("c\nd\n")
+        (live.root / "m" / "config.pbtxt").write_text(f"{config}\n# later\n")
+        loaders[0].away = frozenset({name})
+        await live.catalog.poll()
+        assert live.catalog.newest("m").config.outputs[0].labels == ("a", "b")
+        loaders[0].away = frozenset()
+        await live.catalog.poll()
+        assert live.catalog.newest("m").config.outputs[0].labels == ("c", "d")
 
 
 async def test_new_files_replace_a_version_and_bad_ones_do_not(tmp_path: Path) -> None:

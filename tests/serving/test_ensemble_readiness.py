@@ -53,6 +53,7 @@ async def test_an_ensemble_is_ready_once_the_models_of_its_steps_are(floor: Floo
     (status,) = catalog.states("early")
     told = version_message(catalog, status, {})
     assert (told.state, told.reason.partition("(")[0]) == ("AVAILABLE", "not ready: step 2 ")
+    assert told.merging == "no: its steps are, each by the rules of its own model"
     listed = {entry.name: entry for entry in index(catalog, inference_pb2.RepositoryIndexRequest()).models}
     assert (listed["early"].state, listed["early"].reason) == ("UNAVAILABLE", told.reason)
     ready = index(catalog, inference_pb2.RepositoryIndexRequest(ready=True)).models

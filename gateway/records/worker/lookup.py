@@ -46,8 +46,8 @@ def find(directory: Path, model: str, request_id: str) -> Search:
                 continue
             places = [index for index, name in enumerate(block.ids) if name == request_id]
             if places:
-                return Search(search_log.words(directory), row_of(segment, block, places[-1]))
-    return Search(search_log.words(directory))
+                return Search(search_log.words(), row_of(segment, block, places[-1]))
+    return Search(search_log.words())
 
 
 def newest(directory: Path, model: str, limit: int) -> Search:
@@ -61,7 +61,7 @@ def newest(directory: Path, model: str, limit: int) -> Search:
         if len(table) == limit:  # what was written before the oldest of these is older than all of them
             search_log.not_before = int(table["ts_us"][-1]) / 1e6
     marks = zip(table["revision"].tolist(), table["bucket"].tolist(), strict=True)
-    return Search(search_log.words(directory), marks=tuple(marks))
+    return Search(search_log.words(), marks=tuple(marks))
 
 
 def _frames(data: bytes, segment: Segment, model: str) -> list[tuple[StreamSchema, Frame]]:
@@ -117,9 +117,9 @@ class _SearchLog:
                 self._bytes += len(data)
                 yield entry.segment, data
 
-    def words(self, directory: Path) -> tuple[str, ...]:
+    def words(self) -> tuple[str, ...]:
         amount = f"{self._count} segments, {rounded_bytes(self._bytes)}"
-        said = [f"the write-ahead logs of the answering host ({directory}): {amount}"]
+        said = [f"the write-ahead logs of the answering host: {amount}"]
         if self._left:
             said.append(f"not {self._left} older segments: one search reads at most {READ_LIMIT_BYTES >> 30} GiB")
         said.append("not the Parquet files, where records go when a segment is full or old: query those by request_id")
