@@ -54,7 +54,7 @@ class S3Client:
         """Sends the request as the client would; whoever drips its answer would hold up every other repository."""
         request.stream_output = True
         response = self._client._endpoint.http_session.send(request)
-        response.raw = _TimedBody(response.raw, self._clock, request.url)
+        response.raw = _TimedBody(response.raw, self._clock)
         _ = response.content  # here, where a connection that breaks is tried again
         return response
 
@@ -72,28 +72,25 @@ class S3Client:
 class _TimedBody:
     """The body of an answer that is to be whole within `_PAGE_S`; each read of its socket has a timeout of its own."""
 
-    def __init__(self, raw: Any, clock: Callable[[], float], url: str) -> None:
+    def __init__(self, raw: Any, clock: Callable[[], float]) -> None:
         self._raw = raw
         self._clock = clock
-        self._url = url
         self._until_s = clock() + _PAGE_S
 
     def stream(self) -> Iterator[bytes]:
-        """Yields the bytes as they come. Raises: SourceUnreadable, and as the client where the connection breaks."""
-        from botocore.exceptions import ConnectionClosedError
-        from urllib3.exceptions import HTTPError
+        """Yields the bytes as they come. Raises: as `read`, and as the client where the connection breaks."""
+        from botocore.response import StreamingBody
 
         try:
-            while chunk := self._raw.read1(_PAGE_CHUNK, decode_content=True):
-                yield chunk
-                if self._clock() > self._until_s:
-                    raise SourceUnreadable(
-                        f"the model repository cannot be listed: a page takes more than {_PAGE_S:g} s"
-                    )
-        except HTTPError as error:
-            raise ConnectionClosedError(endpoint_url=self._url, error=error) from error
+            yield from StreamingBody(self, None).iter_chunks(_PAGE_CHUNK)
         finally:
             self._raw.close()
+
+    def read(self, size: int) -> bytes:
+        """Returns what has come of the next bytes, none at the end. Raises: SourceUnreadable."""
+        if self._clock() > self._until_s:
+            raise SourceUnreadable(f"the model repository cannot be listed: a page takes more than {_PAGE_S:g} s")
+        return bytes(self._raw.read1(size, decode_content=True))
 
 
 def _client(endpoint: str, region: str) -> Any:
