@@ -126,3 +126,22 @@ def test_no_attribute_that_is_compiled_has_the_name_of_a_macro(compiled: set[str
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 named.setdefault(node.target.id, set()).add(module)
     assert not {name: modules for name, modules in named.items() if name[:1] == "_" and name[1:] in MACROS}
+
+
+def test_no_slice_that_is_compiled_has_a_bound_with_an_effect(compiled: set[str]) -> None:
+    """mypyc computes a slice's bounds twice, unless it knows that what is sliced is a list, text or bytes."""
+    wrong = [
+        f"{module}:{bound.lineno}: {ast.unparse(bound)}"
+        for module in sorted(compiled)
+        for node in ast.walk(ast.parse((ROOT / module).read_text()))
+        if isinstance(node, ast.Slice)
+        for bound in (node.lower, node.upper, node.step)
+        if bound is not None and any(map(_may_have_an_effect, ast.walk(bound)))
+    ]
+    assert not wrong
+
+
+def _may_have_an_effect(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return not (isinstance(node.func, ast.Name) and node.func.id in {"len", "max", "min"})
+    return isinstance(node, ast.Await | ast.NamedExpr | ast.Yield | ast.YieldFrom)

@@ -242,7 +242,7 @@ def no_head() -> HttpHead:
 
 
 def _line_refused(block: bytes) -> HttpHead:
-    version = block[: block.find(b"\r\n")].rpartition(b" ")[2]
+    version = block.partition(b"\r\n")[0].rpartition(b" ")[2]
     if version[:5] == b"HTTP/" and version not in (b"HTTP/1.0", b"HTTP/1.1"):
         return _fatal(505, "the version is neither HTTP/1.1 nor HTTP/1.0")
     return _fatal(400, "the request line is not `METHOD /path HTTP/1.1`")

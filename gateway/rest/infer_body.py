@@ -111,7 +111,8 @@ class InferBodies:
         if len(text) > _MAX_LEARNED_BYTES:
             return self._json(model, version, text, data)
         begins = _ID_FIRST.match(text)
-        rest = text[begins.end() :] if begins is not None else text
+        beginning_size = begins.end() if begins is not None else 0
+        rest = text[beginning_size:]
         key = (model, version, begins is None, rest)
         known = self._known.get(key)
         if known is not None and known.data_size == len(data):

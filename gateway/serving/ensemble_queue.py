@@ -241,7 +241,7 @@ class EnsembleRun:
     def _note_steps(self) -> None:
         ran = ",".join([entry for entry in self._ran if entry])
         if len(ran) > _LONGEST_RAN:
-            ran = f"{ran[: ran.rindex(',', 0, _LONGEST_RAN)]},..."
+            ran = ran[:_LONGEST_RAN].rpartition(",")[0] + ",..."
         self._call.ran = ran
 
     def _fail(self, error: GatewayError) -> None:

@@ -248,7 +248,8 @@ def _append(current: _OpenSegment, data: bytes) -> int:
     view = memoryview(data)
     try:
         while view:
-            view = view[os.write(current.descriptor, view) :]
+            written = os.write(current.descriptor, view)
+            view = view[written:]
     except OSError:
         with suppress(OSError):
             os.ftruncate(current.descriptor, current.size_bytes)
