@@ -9,6 +9,7 @@ from typing import Final
 
 from gateway.rpc.message import BadMessage, ByteBudget, Compressed
 from gateway.rpc.pushback import never
+from gateway.threads import started_threads
 
 # The encodings by their name in `grpc-encoding`, with zlib's window bits. Source: gRPC's compression.md; its "deflate"
 # is zlib's format, RFC 1950.
@@ -146,10 +147,11 @@ class Inflater:
     """Inflates the messages of one server: small ones at once, a few large ones at a time on threads of their own."""
 
     def __init__(self, limit_bytes: int, budget: ByteBudget) -> None:
+        """Raises: Unavailable, where the system starts no more threads."""
         self._limit_bytes = limit_bytes
         self._budget = budget
         self._turn = asyncio.Semaphore(_THREADS)
-        self._executor: ThreadPoolExecutor | None = None  # most servers never need one
+        self._executor = started_threads(_THREADS, "inflate")
 
     def open(self, message: Compressed) -> Inflation:
         """Returns the inflation of a message, which has not begun."""
@@ -161,12 +163,8 @@ class Inflater:
         Raises: ResourceExhausted, BadMessage.
         """
         async with self._turn:  # those that wait hold nothing but their compressed bytes
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(_THREADS, "inflate")
             return await inflation.finish(self._executor)
 
     def stop(self) -> None:
         """Lets the threads end; every inflation has ended or was cancelled."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        self._executor.shutdown(wait=False, cancel_futures=True)

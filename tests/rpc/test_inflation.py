@@ -136,28 +136,20 @@ async def test_one_stream_of_bombs_is_refused(transport: str) -> None:
         assert served.behaviour.events["added"] == 0
 
 
-async def test_large_inflation_leaves_the_loop(served: Served) -> None:
-    """Between the arrival of a large compressed message and its answer the loop goes on turning."""
-    body = textual(10 * MIB)
-    packed = gzip.compress(body, 1)
-    turns = 0
-
-    async def turn() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0)
-            if any(thread.name.startswith("inflate") for thread in threading.enumerate()):
-                turns += 1
-
-    async with RawClient(served.server.port) as client:
-        turning = asyncio.ensure_future(turn())
-        headers = request_headers("First", (b"grpc-encoding", b"gzip"))
-        stream_id = await client.request(headers, message(packed, flag=1))
-        fields, answer = await client.answer(stream_id)
-        turning.cancel()
-    assert fields[b"grpc-status"] == b"0"
-    assert answer == message(body)
+async def test_large_inflation_leaves_the_loop_and_starts_no_thread() -> None:
+    body, turns = textual(10 * MIB), 0
+    inflater = Inflater(64 * MIB, ByteBudget(64 * MIB))
+    threads = set(threading.enumerate())
+    inflation = inflater.open(Compressed(gzip.compress(body, 1), b"gzip"))
+    assert inflation.begin() is None
+    finishing = asyncio.ensure_future(inflater.finish(inflation))
+    while not finishing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert await finishing == body
     assert turns > 3  # at least once in each step
+    assert set(threading.enumerate()) <= threads
+    inflater.stop()
 
 
 async def test_a_call_that_ends_while_it_is_inflated_holds_nothing(fast: Served) -> None:
