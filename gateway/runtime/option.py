@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.byte_size import written_bytes
-from gateway.runtime.option_value import Bytes, OptionValue
+from gateway.runtime.option_value import Bounded, OptionValue
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
 CONFIG_OPTION: Final = "config"  # names the file itself, so it has no place in the file
@@ -12,7 +11,7 @@ CONFIG_OPTION: Final = "config"  # names the file itself, so it has no place in 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Makes a field of a section an option: `Annotated[int, Setting("What it means.", Whole(0, 10))]`.
+    """Makes a field of a section an option: `Annotated[int, Setting("What it means.", whole(0, 10))]`.
 
     `name` is the option's, where it is not the field's own with dashes. An option that is `repeated` is given a list
     where it is named twice.
@@ -50,12 +49,10 @@ class Option:
     def default_text(self) -> str:
         """Returns the default as it may be given; "" where it is nothing."""
         value = self.default
-        if isinstance(self.setting.value, Bytes) and isinstance(value, int):
-            return written_bytes(value)
+        if isinstance(self.setting.value, Bounded):
+            return self.setting.value.written(value)
         if isinstance(value, bool):
             return str(value).lower()
-        if isinstance(value, float):
-            return f"{value:g}"
         return "" if value is None else str(value)
 
     def masked(self, value: object) -> object:

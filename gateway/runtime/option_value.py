@@ -7,9 +7,8 @@ ValueError whose text says what is allowed.
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from math import inf
 from pathlib import Path
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.byte_size import BYTE_FORMS, read_bytes, written_bytes
@@ -56,75 +55,45 @@ class OptionValue(Protocol[_T_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
-    """A whole number within bounds."""
+class Bounded(Generic[_Figure]):
+    """A figure within bounds, given as itself or as text; True and False are none."""
 
-    low: int
-    high: int
-    kind: str = "INTEGER"
+    low: _Figure
+    high: _Figure
+    kind: str
+    what: str  # what is allowed, {} being the limits
+    figures: type[float] | tuple[type[float], ...]
+    parse: Callable[[str], _Figure]
+    written: Callable[[Any], str]
     mask: Callable[[str], str] = masked_url
 
     @property
     def limits(self) -> str:
-        return f"{self.low} to {self.high}"
+        return f"{self.written(self.low)} to {self.written(self.high)}"
 
-    def read(self, given: object) -> int:
-        return _within(given, int, int, self.low, self.high, f"a whole number from {self.limits}")
-
-
-@dataclass(frozen=True, slots=True)
-class Bytes:
-    """A number of bytes within bounds, with a unit or without."""
-
-    low: int
-    high: int
-    kind: str = "BYTES"
-    mask: Callable[[str], str] = masked_url
-
-    @property
-    def limits(self) -> str:
-        return f"{written_bytes(self.low)} to {written_bytes(self.high)}"
-
-    def read(self, given: object) -> int:
-        return _within(given, int, read_bytes, self.low, self.high, f"bytes from {self.limits}, {BYTE_FORMS}")
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number within bounds."""
-
-    low: float
-    high: float
-    kind: str = "NUMBER"
-    mask: Callable[[str], str] = masked_url
-
-    @property
-    def limits(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
-
-    def read(self, given: object) -> float:
-        value = given
-        if isinstance(given, int) and not isinstance(given, bool):
-            try:
-                value = float(given)
-            except OverflowError:  # of 309 digits and more
-                value = inf
-        return _within(value, float, float, self.low, self.high, f"a number from {self.limits}")
-
-
-def _within(
-    given: object, kind: type[_Figure], parse: Callable[[str], _Figure], low: _Figure, high: _Figure, allowed: str
-) -> _Figure:
-    """Returns the figure that was given, as itself or as text. Raises: ValueError saying what is allowed."""
-    value = given
-    if isinstance(given, str):
+    def read(self, given: object) -> _Figure:
         try:
-            value = parse(given)
+            figure = self.parse(given) if isinstance(given, str) else given
         except ValueError:
-            raise ValueError(allowed) from None
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:  # NaN fails this as well
-        raise ValueError(allowed)
-    return value
+            figure = None
+        if isinstance(figure, bool) or not isinstance(figure, self.figures) or not self.low <= figure <= self.high:
+            raise ValueError(self.what.format(self.limits))  # NaN is within no bounds
+        return type(self.low)(figure)
+
+
+def whole(low: int, high: int) -> Bounded[int]:
+    """Returns a whole number within bounds."""
+    return Bounded(low, high, "INTEGER", "a whole number from {}", int, int, str)
+
+
+def size(low: int, high: int) -> Bounded[int]:
+    """Returns a number of bytes within bounds, with a unit or without."""
+    return Bounded(low, high, "BYTES", f"bytes from {{}}, {BYTE_FORMS}", int, read_bytes, written_bytes)
+
+
+def number(low: float, high: float) -> Bounded[float]:
+    """Returns a number within bounds."""
+    return Bounded(float(low), float(high), "NUMBER", "a number from {}", (int, float), float, "{:g}".format)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ from gateway.runtime.option_value import (
     SINKS,
     SWITCH,
     WEBHOOK_URL,
-    Bytes,
     Choice,
-    Number,
-    Whole,
+    number,
+    size,
+    whole,
 )
 from gateway.telemetry.logs import FORMATS
 from loaders.errors import SignatureRefused
@@ -40,7 +40,7 @@ from loaders.schemes import canonical, missing
 DRIFT_WINDOWS_S: Final[Mapping[str, int]] = {
     "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21600, "1d": 86400,
 }  # fmt: skip
-_PORT: Final = Whole(0, 65535)
+_PORT: Final = whole(0, 65535)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,16 @@ class ModelOptions:
         Path | None, Setting("File of public keys (PEM); versions that none of them signed do not load.", MAYBE_PATH)
     ] = None  # fmt: skip
     content_store_bytes: Annotated[
-        int, Setting("Copies that are not in use go when there is more; 0: they always do.", Bytes(0, 1 << 50))
+        int, Setting("Copies that are not in use go when there is more; 0: they always do.", size(0, 1 << 50))
     ] = 32 << 30  # fmt: skip
     prepared_models_bytes: Annotated[
-        int, Setting("Disk for models whose weights workers share; 0: each has its own.", Bytes(0, 1 << 50))
+        int, Setting("Disk for models whose weights workers share; 0: each has its own.", size(0, 1 << 50))
     ] = 32 << 30  # fmt: skip
     prepare_min_bytes: Annotated[
-        int, Setting("Workers share the weights of models that have this many bytes of them.", Bytes(1, 1 << 50))
+        int, Setting("Workers share the weights of models that have this many bytes of them.", size(1, 1 << 50))
     ] = 16 << 20  # fmt: skip
     response_cache_bytes: Annotated[
-        int, Setting("Bytes of answers that a worker keeps, of models that ask for it; 0: none.", Bytes(0, 1 << 50))
+        int, Setting("Bytes of answers that a worker keeps, of models that ask for it; 0: none.", size(0, 1 << 50))
     ] = 64 << 20  # fmt: skip
     load_on_demand: Annotated[
         bool,
@@ -83,13 +83,13 @@ class ModelOptions:
         int,
         Setting(
             "Versions in memory of all workers; with load-on-demand, the least recently used make room; 0: no limit.",
-            Bytes(0, 1 << 50),
+            size(0, 1 << 50),
         ),
     ] = 0
-    poll_seconds: Annotated[float, Setting("Look for versions this often; 0: never.", Number(0, 3600))] = 2.0
-    intra_op_threads: Annotated[int, Setting("Threads of one run; 0: by CPUs.", Whole(0, 256))] = 0
+    poll_seconds: Annotated[float, Setting("Look for versions this often; 0: never.", number(0, 3600))] = 2.0
+    intra_op_threads: Annotated[int, Setting("Threads of one run; 0: by CPUs.", whole(0, 256))] = 0
     quarantine_seconds: Annotated[
-        float, Setting("Refuse what a worker died of for this long.", Number(1, 31_536_000))
+        float, Setting("Refuse what a worker died of for this long.", number(1, 31_536_000))
     ] = 600.0  # fmt: skip
 
     def proven(self) -> "ModelOptions":
@@ -119,10 +119,10 @@ class ModelOptions:
 @dataclass(frozen=True, slots=True)
 class ProcessOptions:
     data_dir: Annotated[Path, Setting("Holds the log, the store, the state.", PATH)] = Path("data")
-    workers: Annotated[int, Setting("Worker processes; 0: one for each CPU.", Whole(0, 256))] = 0
-    grace_seconds: Annotated[float, Setting("A stop waits this long for calls.", Number(0, 3600))] = 10.0
+    workers: Annotated[int, Setting("Worker processes; 0: one for each CPU.", whole(0, 256))] = 0
+    grace_seconds: Annotated[float, Setting("A stop waits this long for calls.", number(0, 3600))] = 10.0
     worker_memory_bytes: Annotated[
-        int, Setting("Replace a worker that holds more memory, without losing a call; 0: never.", Bytes(0, 1 << 50))
+        int, Setting("Replace a worker that holds more memory, without losing a call; 0: never.", size(0, 1 << 50))
     ] = 0  # fmt: skip
     log_level: Annotated[str, Setting("What to tell.", Choice(("debug", "info", "warning", "error")))] = "info"
     log_format: Annotated[
@@ -139,12 +139,12 @@ def is_reachable(address: str) -> bool:
 class ListenOptions:
     host: Annotated[str, Setting("Address to listen on.", HOST)] = "127.0.0.1"
     grpc_port: Annotated[int, Setting("Inference and control over gRPC; 0: any.", _PORT)] = 8001
-    http_port: Annotated[int, Setting("Inference over REST; 0: any, -1: none.", Whole(-1, 65535))] = 8000
+    http_port: Annotated[int, Setting("Inference over REST; 0: any, -1: none.", whole(-1, 65535))] = 8000
     single_port: Annotated[
         bool, Setting("Serve REST at grpc-port as well, told apart by the first bytes, and not at http-port.", SWITCH)
     ] = False  # fmt: skip
     control_port: Annotated[
-        int, Setting("Control over gRPC there, and no longer at grpc-port; 0: any, -1: at grpc-port.", Whole(-1, 65535))
+        int, Setting("Control over gRPC there, and no longer at grpc-port; 0: any, -1: at grpc-port.", whole(-1, 65535))
     ] = -1  # fmt: skip
     control_socket: Annotated[
         Path | None, Setting("Control over gRPC at this unix socket, and no longer at grpc-port.", MAYBE_PATH)
@@ -162,19 +162,19 @@ class ListenOptions:
         bool, Setting("Answers tell the worker's load, by which clients and proxies can balance (ORCA).", SWITCH)
     ] = False  # fmt: skip
     insecure: Annotated[bool, Setting("Allow an address that other hosts can reach.", SWITCH)] = False
-    max_message_bytes: Annotated[int, Setting("Largest message.", Bytes(4096, 2**31 - 1))] = 64 << 20
-    max_connections: Annotated[int, Setting("Connections a worker holds.", Whole(1, 1_000_000))] = 8192
+    max_message_bytes: Annotated[int, Setting("Largest message.", size(4096, 2**31 - 1))] = 64 << 20
+    max_connections: Annotated[int, Setting("Connections a worker holds.", whole(1, 1_000_000))] = 8192
     max_connections_per_address: Annotated[
         int,
         Setting(
             "Connections a worker holds of one IPv4 address or IPv6 /64 network (ngh2 only); 0: no such limit.",
-            Whole(0, 1_000_000),
+            whole(0, 1_000_000),
         ),
     ] = 1024
     busy_poll_microseconds: Annotated[
         int,
         Setting(
-            "Stay awake so long for the next call of a client that makes one at a time; 0: never.", Whole(0, 10_000)
+            "Stay awake so long for the next call of a client that makes one at a time; 0: never.", whole(0, 10_000)
         ),
     ] = 100
 
@@ -249,9 +249,9 @@ class EventOptions:
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    rate: Annotated[float, Setting("Share of predictions that is logged.", Number(0, 1), name="log-rate")] = 1.0
+    rate: Annotated[float, Setting("Share of predictions that is logged.", number(0, 1), name="log-rate")] = 1.0
     buffer_bytes: Annotated[
-        int, Setting("Rows waiting for disk.", Bytes(1 << 20, 1 << 34), name="log-buffer-bytes")
+        int, Setting("Rows waiting for disk.", size(1 << 20, 1 << 34), name="log-buffer-bytes")
     ] = 64 << 20  # fmt: skip
     policy: Annotated[
         str,
@@ -265,19 +265,19 @@ class LogOptions:
         float,
         Setting(
             "An answer waits so long for the log, with log-policy block or audit.",
-            Number(1, 10_000),
+            number(1, 10_000),
             name="log-block-milliseconds",
         ),
     ] = 20.0
     retention_days: Annotated[
         float,
-        Setting("Parquet of the log goes when it is older.", Number(1 / 24, 36_500), name="log-retention-days"),
+        Setting("Parquet of the log goes when it is older.", number(1 / 24, 36_500), name="log-retention-days"),
     ] = 30.0
     retention_bytes: Annotated[
         int,
         Setting(
             "Parquet of the log goes, the oldest first, when there is more.",
-            Bytes(1 << 20, 1 << 50),
+            size(1 << 20, 1 << 50),
             name="log-retention-bytes",
         ),
     ] = 64 << 30
@@ -305,7 +305,7 @@ class TraceOptions:
         str, Setting("Send traces there by OTLP over HTTP, such as http://127.0.0.1:4318; empty: none.", COLLECTOR_URL)
     ] = ""  # fmt: skip
     ratio: Annotated[
-        float, Setting("Share that is traced of calls that bring no trace.", Number(0, 1), name="trace-ratio")
+        float, Setting("Share that is traced of calls that bring no trace.", number(0, 1), name="trace-ratio")
     ] = 0.01  # fmt: skip
 
     def __repr__(self) -> str:
@@ -315,12 +315,12 @@ class TraceOptions:
 @dataclass(frozen=True, slots=True)
 class CallLimits:
     default_deadline_seconds: Annotated[
-        float, Setting("Deadline of a call that brings none.", Number(0.001, 86400))
+        float, Setting("Deadline of a call that brings none.", number(0.001, 86400))
     ] = 30.0  # fmt: skip
     quotas: Annotated[
         Path | None, Setting("Who may use how much, and whose calls go first, in YAML (docs/quotas.md).", MAYBE_PATH)
     ] = None
-    max_in_flight: Annotated[int, Setting("Calls a worker holds at a time.", Whole(1, 1_000_000))] = 4096
+    max_in_flight: Annotated[int, Setting("Calls a worker holds at a time.", whole(1, 1_000_000))] = 4096
     max_in_flight_bytes: Annotated[
-        int, Setting("Bytes of requests a worker holds at a time.", Bytes(1 << 20, 1 << 40))
+        int, Setting("Bytes of requests a worker holds at a time.", size(1 << 20, 1 << 40))
     ] = 1 << 30  # fmt: skip

@@ -11,7 +11,7 @@ from gateway.runtime.config import from_json
 from gateway.runtime.config_parser import load, parse
 from gateway.runtime.masking import masked_url
 from gateway.runtime.option import Option
-from gateway.runtime.option_value import COLLECTOR_URL, MAYBE_PATH, PATH, PATHS, REPOSITORIES, WEBHOOK_URL, Bytes
+from gateway.runtime.option_value import COLLECTOR_URL, MAYBE_PATH, PATH, PATHS, REPOSITORIES, WEBHOOK_URL
 from gateway.runtime.options import IGNORED, OPTIONS
 
 GATEWAY = Path(__file__).parents[2] / "gateway"
@@ -89,7 +89,7 @@ def test_what_is_not_allowed_is_named(
         assert word in str(raised.value)
 
 
-BYTES = [option for option in OPTIONS if isinstance(option.setting.value, Bytes)]
+BYTES = [option for option in OPTIONS if option.setting.value.kind == "BYTES"]
 
 
 def test_options_in_bytes_are_those_of_that_name() -> None:
