@@ -7,7 +7,13 @@ import pytest
 import pytest_asyncio
 
 from tests.access.guarded import Guarded, guarded
+from tests.access.issuer import Clock
 from tests.api.operated import Operated, operated
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

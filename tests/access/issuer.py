@@ -13,6 +13,15 @@ EXPECTED = ExpectedClaims("https://issuer.example", "gateway")
 NOW_S = 1_790_000_000
 
 
+class Clock:
+    """Both clocks, at the time of the issuer's tokens; a test moves them on."""
+
+    now_s = float(NOW_S)
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 class Issuer:
     """Signs with the key of an id; `published` are those in its document."""
 

@@ -13,27 +13,13 @@ from gateway.access.key_fetch import fetch
 from gateway.access.token_file import parse_tokens
 from gateway.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from tests.access.guarded import token_of, tokens_file
-from tests.access.issuer import EXPECTED, NOW_S, Issuer
+from tests.access.issuer import EXPECTED, NOW_S, Clock, Issuer
 from tests.access.issuer_servers import Published, Says
 from tests.machine_load import as_loaded
 from tests.taken_threads import taken_threads
 
 INFER = b"/inference.GRPCInferenceService/ModelInfer"
 APPLY = b"/gateway.v1.Control/Apply"
-
-
-class Clock:
-    """Both clocks; a test moves them on."""
-
-    now_s = float(NOW_S)
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

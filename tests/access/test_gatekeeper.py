@@ -16,7 +16,7 @@ from gateway.access.roles_file import EVERYONE, parse_roles
 from gateway.access.token_file import parse_tokens
 from gateway.errors import PermissionDenied, Unauthenticated, UnknownModel
 from tests.access.guarded import token_of, tokens_file
-from tests.access.issuer import EXPECTED, NOW_S, Issuer
+from tests.access.issuer import EXPECTED, NOW_S, Clock, Issuer
 
 INFER = b"/inference.GRPCInferenceService/ModelInfer"
 APPLY = b"/gateway.v1.Control/Apply"
@@ -37,18 +37,6 @@ def issuer() -> Issuer:
     made = Issuer()
     made.add("ec")
     return made
-
-
-class Clock:
-    now_s = float(NOW_S)
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

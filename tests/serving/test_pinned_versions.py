@@ -20,14 +20,19 @@ from gateway.serving.replacement import Replacement
 from gateway.serving.residence import LEAST_BYTES, Residence
 from gateway.serving.version import VersionState
 from tests import models
-from tests.serving.catalogs import answer, opened, state_of
+from tests.serving.catalogs import OpenCatalog, answer, opened, state_of
+
+
+def write(live: OpenCatalog, *names: str, policy: str) -> None:
+    """Writes versions of model `m`, whose slopes are their names, and which of them are served."""
+    for name in names:
+        models.write_version(live.root, "m", name, models.affine(float(name)))
+    (live.root / "m" / "config.pbtxt").write_text(f"version_policy {{ {policy} }}")
 
 
 async def test_require_keeps_what_the_policy_would_not_load(tmp_path: Path) -> None:
     async with opened(tmp_path) as live:
-        for name in ("1", "2", "3"):
-            models.write_version(live.root, "m", name, models.affine(float(name)))
-        (live.root / "m" / "config.pbtxt").write_text("version_policy { specific { versions: 3 } }")
+        write(live, "1", "2", "3", policy="specific { versions: 3 }")
         await live.catalog.poll()
         assert live.states() == {"m/3": VersionState.AVAILABLE}
         await live.catalog.require("m", ["1", "3"])
@@ -48,10 +53,8 @@ async def test_require_keeps_what_the_policy_would_not_load(tmp_path: Path) -> N
 
 async def test_require_of_what_cannot_serve_changes_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as live:
-        for name in ("1", "2"):
-            models.write_version(live.root, "m", name, models.affine(float(name)))
+        write(live, "1", "2", policy="specific { versions: 2 }")
         models.write_version(live.root, "m", "3", b"garbage")
-        (live.root / "m" / "config.pbtxt").write_text("version_policy { specific { versions: 2 } }")
         await live.catalog.poll()
         with pytest.raises(UnknownModel):
             await live.catalog.require("nope", ["1"])
@@ -68,9 +71,7 @@ async def test_require_of_what_cannot_serve_changes_nothing(tmp_path: Path) -> N
 
 async def test_a_draining_version_that_is_required_again_comes_back_without_loading(tmp_path: Path) -> None:
     async with opened(tmp_path) as live:
-        for name in ("1", "2"):
-            models.write_version(live.root, "m", name, models.affine(float(name)))
-        (live.root / "m" / "config.pbtxt").write_text("version_policy { latest { num_versions: 1 } }")
+        write(live, "1", "2", policy="latest { num_versions: 1 }")
         await live.catalog.poll()
         await live.catalog.require("m", ["1"])
         first = live.catalog.version("m", "1")
@@ -185,9 +186,7 @@ async def test_routed_versions_serve_after_a_restart_while_the_repository_is_awa
 async def test_the_target_of_a_rollback_is_kept_while_the_repository_is_away(tmp_path: Path) -> None:
     """Each look at a repository that was away since the start took what the route names now for it."""
     async with opened(tmp_path) as live:
-        for name in ("1", "2"):
-            models.write_version(live.root, "m", name, models.affine(float(name)))
-        (live.root / "m" / "config.pbtxt").write_text("version_policy { all {} }")
+        write(live, "1", "2", policy="all {}")
         await live.catalog.poll()
         await live.catalog.require("m", ["1", "2"])
         await live.settled()
