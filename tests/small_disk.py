@@ -26,9 +26,9 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         ctypes.CDLL(None).umount2(os.fsencode(folder), _DETACH)
 
 
-def resize(folder: Path, size: str) -> None:
-    """Gives the disk another size, of what is left of it."""
-    _mount(folder, size, _REMOUNT)
+def remount(folder: Path, size: str, *, read_only: bool = False) -> None:
+    """Gives the disk another size, or lets nobody write to it; what is on it stays."""
+    _mount(folder, size, _REMOUNT | read_only)
 
 
 def fill(folder: Path) -> None:

@@ -1,11 +1,9 @@
 """gateway validate and gateway publish, with real models in processes of their own."""
 
-import ctypes
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -21,6 +19,7 @@ from gateway.publish.version_trial import laid_out
 from gateway.serving.provenance import RECORDS
 from tests import models
 from tests.serving.ensembles import Step, chain, config, tensor, write_ensemble
+from tests.small_disk import small_disk
 
 GOLDEN = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}],
@@ -287,18 +286,10 @@ def test_links_lead_where_an_option_says(place: Path) -> None:
 
 
 @pytest.fixture
-def scarce() -> Iterator[Path]:
+def scarce(tmp_path: Path) -> Iterator[Path]:
     """A file system of 32 pages."""
-    folder = Path(mkdtemp(prefix="scarce"))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=128k"):
-        folder.rmdir()
-        pytest.skip(f"cannot mount a tmpfs: {os.strerror(ctypes.get_errno())}")
-    try:
-        yield folder
-    finally:
-        libc.umount2(os.fsencode(folder), 2)
-        folder.rmdir()
+    with small_disk(tmp_path / "scarce", "128k"):
+        yield tmp_path / "scarce"
 
 
 def fill(disk: Path, pages: int) -> None:

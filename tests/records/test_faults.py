@@ -1,7 +1,6 @@
 """Killed processes and sick disks: nothing acknowledged is lost, nothing is twice, everything else is counted."""
 
 import asyncio
-import ctypes
 import itertools
 import os
 import resource
@@ -22,6 +21,7 @@ from gateway.records.worker.reading import read
 from gateway.records.worker.segment import OPEN, SEALED, SUSPECT, entries
 from tests.records import kill_loop
 from tests.records.traffic import append, balanced, compactor, lake_ids, open_log, open_stream
+from tests.small_disk import remount, small_disk
 
 
 def test_no_row_is_lost_or_twice_when_writers_and_compactors_are_killed(tmp_path: Path) -> None:
@@ -88,31 +88,16 @@ async def test_a_file_at_its_size_limit_loses_nothing_and_one_too_small_for_a_fl
 
 
 @pytest.fixture
-def small_disk() -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one mebibyte."""
-    folder = Path(mkdtemp(prefix="smalldisk"))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=1m"):
-        folder.rmdir()
-        pytest.skip(f"cannot mount a tmpfs: {os.strerror(ctypes.get_errno())}")
-    try:
-        yield folder
-    finally:
-        libc.umount2(os.fsencode(folder), 2)
-        folder.rmdir()
+    with small_disk(tmp_path / "disk", "1m"):
+        yield tmp_path / "disk"
 
 
-def _remount(folder: Path, *, read_only: bool) -> None:
-    remount, ro = 32, 1
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", remount | (ro if read_only else 0), b"size=1m"):
-        pytest.skip(f"cannot mount it otherwise: {os.strerror(ctypes.get_errno())}")
-
-
-async def test_a_full_disk_costs_counted_rows_and_recovers_without_a_restart(small_disk: Path, tmp_path: Path) -> None:
-    ballast = small_disk / "ballast"
+async def test_a_full_disk_costs_counted_rows_and_recovers_without_a_restart(disk: Path, tmp_path: Path) -> None:
+    ballast = disk / "ballast"
     ballast.write_bytes(bytes(700_000))
-    log = open_log(small_disk / "wal", limits=LogLimits(disk_metadata=1.0, disk_off=1.0))
+    log = open_log(disk / "wal", limits=LogLimits(disk_metadata=1.0, disk_off=1.0))
     stream = open_stream(log)
     number = 0
     while not log.counts().dropped:
@@ -132,40 +117,40 @@ async def test_a_full_disk_costs_counted_rows_and_recovers_without_a_restart(sma
     await log.close()
     counts = log.counts()
     assert balanced(counts)
-    compactor(small_disk / "wal", tmp_path / "lake").step()
+    compactor(disk / "wal", tmp_path / "lake").step()
     ids = lake_ids(tmp_path / "lake")
     assert len(ids) == len(set(ids)) == counts.written
     assert "recovered" in ids
 
 
-async def test_a_disk_that_became_read_only_costs_counted_rows_until_it_is_writable_again(small_disk: Path) -> None:
-    log = open_log(small_disk / "wal", limits=LogLimits(disk_sample=1.0, disk_metadata=1.0, disk_off=1.0))
+async def test_a_disk_that_became_read_only_costs_counted_rows_until_it_is_writable_again(disk: Path) -> None:
+    log = open_log(disk / "wal", limits=LogLimits(disk_sample=1.0, disk_metadata=1.0, disk_off=1.0))
     stream = open_stream(log)
     append(stream, "before")
     await log.flush()
     await log.close()  # a file that is open for writing would hold the disk
-    log = open_log(small_disk / "wal", limits=LogLimits(disk_sample=1.0, disk_metadata=1.0, disk_off=1.0))
+    log = open_log(disk / "wal", limits=LogLimits(disk_sample=1.0, disk_metadata=1.0, disk_off=1.0))
     stream = open_stream(log)
-    _remount(small_disk, read_only=True)
+    remount(disk, "1m", read_only=True)
     append(stream, "lost")
     await log.flush()
     assert (log.counts().written, dict(log.counts().dropped)) == (0, {"disk_error": 1})
     assert "Read-only" in log.counts().error
-    _remount(small_disk, read_only=False)
+    remount(disk, "1m")
     append(stream, "after")
     await log.close()
     assert (log.counts().written, log.counts().error) == (1, "")
     assert balanced(log.counts())
 
 
-async def test_a_disk_that_fills_up_while_files_are_merged_costs_nothing(small_disk: Path, tmp_path: Path) -> None:
+async def test_a_disk_that_fills_up_while_files_are_merged_costs_nothing(disk: Path, tmp_path: Path) -> None:
     for number in range(4):
         log = open_log(tmp_path / "wal", worker=f"w{number}")
         stream = open_stream(log)
         for row in range(1500):
             append(stream, f"{number}.{row}")
         await log.close()
-    lake = small_disk / "lake"
+    lake = disk / "lake"
     moments = itertools.count(5e9, 100.0)
     worker = Compactor(
         CompactorConfig(str(tmp_path / "wal"), str(lake), retention=RetentionLimits(max_age_s=1e12)),
@@ -173,7 +158,7 @@ async def test_a_disk_that_fills_up_while_files_are_merged_costs_nothing(small_d
     )
     worker.step()
     assert len(lake_ids(lake)) == 6000
-    ballast = small_disk / "ballast"
+    ballast = disk / "ballast"
     with pytest.raises(OSError, match="No space left"):
         ballast.write_bytes(bytes(1 << 20))
     worker.step()
@@ -218,13 +203,19 @@ def test_a_directory_without_permission_costs_counted_rows_until_it_is_given(tmp
     assert lake_ids(tmp_path / "lake")
 
 
-def test_a_segment_whose_sync_failed_is_set_aside_and_its_rows_that_read_back_are_kept(tmp_path: Path) -> None:
+def injected(calls: str, fault: str) -> list[str]:
+    """The words before a command that give its system calls a fault; the test is skipped where that is not possible."""
     strace = shutil.which("strace")
     if strace is None:
-        pytest.skip("strace is not installed; it makes fdatasync fail")
-    probe = [strace, "-f", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"]
-    if subprocess.run([*probe, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("strace is not installed; it makes system calls fail")
+    words = [strace, "-f", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"]
+    if subprocess.run([*words, "true"], check=False, capture_output=True).returncode:
         pytest.skip("strace may not trace here")
+    return words
+
+
+def test_a_segment_whose_sync_failed_is_set_aside_and_its_rows_that_read_back_are_kept(tmp_path: Path) -> None:
+    failing = injected("fdatasync", "error=EIO:when=1")
     script = (
         "import asyncio, sys; from pathlib import Path\n"
         "from gateway.records.worker.prediction_log import LogLimits; from gateway.records.worker.wal import *\n"
@@ -239,7 +230,9 @@ def test_a_segment_whose_sync_failed_is_set_aside_and_its_rows_that_read_back_ar
         "asyncio.run(go())\n"
     )
     log = tmp_path / "wal"
-    done = subprocess.run([*probe, sys.executable, "-c", script, str(log)], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*failing, sys.executable, "-c", script, str(log)], check=True, capture_output=True, text=True
+    )
     assert done.stdout.split() == ["2", "1", "0"]
     assert sorted(entry.suffix for entry in entries(log)) == [SEALED, SUSPECT]
     compactor(log, tmp_path / "lake").step()
@@ -275,13 +268,7 @@ async def test_a_directory_that_is_replaced_by_a_file_costs_counted_rows_until_i
 
 
 def test_a_disk_that_takes_half_a_second_for_each_sync_delays_no_request(tmp_path: Path) -> None:
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed; it makes fdatasync slow")
-    slow = [strace, "-f", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"]
-    slow += ["-e", "inject=fdatasync,fsync:delay_enter=500ms"]
-    if subprocess.run([*slow, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("strace may not trace here")
+    slow = injected("fdatasync,fsync", "delay_enter=500ms")
     script = (
         "import asyncio, sys; from pathlib import Path\n"
         "from gateway.records.worker.prediction_log import LogLimits; from gateway.records.worker.wal import *\n"

@@ -18,7 +18,7 @@ from loadtests.bench.models import MODELS
 from tests.machine_load import as_loaded
 from tests.serving.catalogs import Fetch
 from tests.serving.prepared_models import WIDTH, entries, multiplied, preparer, weights
-from tests.small_disk import resize, small_disk
+from tests.small_disk import remount, small_disk
 
 # A worker that prepares the version of a file, and writes into another one why not.
 WORKER = """
@@ -134,12 +134,12 @@ async def test_a_disk_that_fills_up_under_a_preparation_costs_the_preparation_al
     with small_disk(directory, "2g"):  # as much as is asked for before it begins
         task = asyncio.ensure_future(preparer(tmp_path).prepare(request, result))
         await until(lambda: preparations(os.getpid()) or task.done())
-        resize(directory, "64k")
+        remount(directory, "64k")
         reason = await task
         assert "preparing it failed" in reason or "cannot be written" in reason
         assert not entries(directory)
         assert not (directory / "staging").exists()
-        resize(directory, "2g")
+        remount(directory, "2g")
         assert await preparer(tmp_path).prepare(request, result) == reason  # not again and again
         assert await preparer(tmp_path).prepare(request, result, again=True) == ""
         assert len(entries(directory)) == 1
