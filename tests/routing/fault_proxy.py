@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+from tests.accepted_connections import accepting
+
 Fault = Literal["none", "delay", "stall", "cut", "half-close", "to-server", "to-client"]
 FAULTS: tuple[Fault, ...] = ("delay", "stall", "cut", "half-close", "to-server", "to-client")
 
@@ -23,7 +25,6 @@ class FaultProxy:
         self._mended = asyncio.Event()
         self._mended.set()
         self._open: set[asyncio.StreamWriter] = set()
-        self._tasks: list[asyncio.Future[None]] = []
         self.connections = 0
         self.port = 0
 
@@ -46,19 +47,8 @@ class FaultProxy:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["FaultProxy"]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with accepting(self._serve) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await server.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.append(asyncio.ensure_future(self._serve(reader, writer)))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -10,6 +10,7 @@ import ngh2
 import pytest
 
 from gateway.rpc.server import MIB, ServerOptions
+from tests.accepted_connections import accepting
 from tests.rpc.raw import RawClient, message, request_headers
 from tests.rpc.serving import TRANSPORTS, Served, path, serving
 
@@ -28,7 +29,6 @@ class Link:
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
         self._lost = False
-        self._tasks: list[asyncio.Future[None]] = []
         self.port = 0
 
     def lose(self) -> None:
@@ -36,19 +36,8 @@ class Link:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Link"]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=CHUNK_BYTES)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with accepting(self._serve, limit_bytes=CHUNK_BYTES) as self.port:
             yield self
-        finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await server.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.append(asyncio.ensure_future(self._serve(reader, writer)))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind = socket.socket()
