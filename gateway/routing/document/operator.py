@@ -89,10 +89,9 @@ class ExactText(Matcher):
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix(Matcher):
-    """Holds for what begins with this text."""
+class _Affix(Matcher):
+    """A text at one end."""
 
-    name = "prefix"
     schema = _TEXT
     text: str
 
@@ -102,6 +101,13 @@ class Prefix(Matcher):
 
     def operand(self) -> object:
         return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix(_Affix):
+    """Holds for what begins with this text."""
+
+    name = "prefix"
 
     def compile(self) -> Test:
         text = self.text
@@ -114,19 +120,10 @@ class Prefix(Matcher):
 
 
 @dataclass(frozen=True, slots=True)
-class Suffix(Matcher):
+class Suffix(_Affix):
     """Holds for what ends with this text."""
 
     name = "suffix"
-    schema = _TEXT
-    text: str
-
-    @classmethod
-    def parse(cls, operand: Field) -> Self:
-        return cls(operand.text())
-
-    def operand(self) -> object:
-        return self.text
 
     def compile(self) -> Test:
         text = self.text
