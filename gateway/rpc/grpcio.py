@@ -27,7 +27,8 @@ from gateway.rpc.peer_identity import certificate_names
 from gateway.rpc.precedent import Precedents
 from gateway.rpc.pushback import never
 from gateway.rpc.server import MAX_FIELDS, ServerOptions
-from gateway.rpc.server_certificate import Material, ServerCertificate
+from gateway.rpc.server_certificate import ServerCertificate
+from gateway.rpc.shown_certificate import ShownCertificate
 from gateway.rpc.status_codes import Status, status_of
 
 _log = logging.getLogger(__name__)
@@ -304,13 +305,9 @@ async def _refuse_fields(_: Any, context: Any) -> None:
 
 def _credentials(certificate: ServerCertificate) -> grpc.ServerCredentials:
     """Returns credentials that show at each handshake what it is then."""
-    first = certificate.material
+    shown = ShownCertificate(certificate)
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(first),
-        lambda: _configuration(certificate.material),
-        require_client_authentication=first.client_ca is not None,
+        shown.first,
+        shown,  # type: ignore[arg-type]  # the stubs do not know that None is an answer
+        require_client_authentication=certificate.material.client_ca is not None,
     )
-
-
-def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(material.key, material.certificate)], material.client_ca)
