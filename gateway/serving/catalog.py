@@ -22,6 +22,7 @@ from gateway.serving.pinned_versions import PinnedVersions
 from gateway.serving.refused_content import refused_content
 from gateway.serving.registry import OnVersion, VersionStatus
 from gateway.serving.repository import CatalogChange, Key, ModelRepository, PlannedChange, plan, serves_again
+from gateway.serving.repository_reader import FIRST_LOOK_S
 from gateway.serving.residence import Residence
 from gateway.serving.version import VersionState
 from gateway.serving.version_loads import LoadAttempt, raise_first_failure
@@ -44,6 +45,7 @@ class Catalog(PinnedVersions):
         *,
         store: ContentStore | None = None,
         residence: Residence | None = None,
+        first_look_s: float = FIRST_LOOK_S,
         on_available: OnVersion | None = None,
         on_ended: OnVersion | None = None,
     ) -> None:
@@ -54,6 +56,7 @@ class Catalog(PinnedVersions):
             intents,
             store=store,
             residence=residence,
+            first_look_s=first_look_s,
             on_available=on_available,
             on_ended=on_ended,
         )
@@ -204,7 +207,7 @@ class Catalog(PinnedVersions):
         """Returns the keys of the versions whose loads began."""
         async with self._looking:
             try:
-                self._view = await self._reader.look()
+                self._view = await self._reader.next_look()
             except FailedPrecondition as error:
                 if str(error) != self._trouble:
                     logger.error("everything stays as it is: %s", error)
@@ -315,7 +318,7 @@ class Catalog(PinnedVersions):
             self._required[model] = before | names
             kept = before
             try:
-                view = self._view = await self._reader.look()
+                view = self._view = await self._reader.next_look()
                 if model in view.intents.unloaded:
                     raise VersionNotReady(model, sorted(names)[0], "the model was unloaded by hand; load it first")
                 wishes = view.wishes(self._required)

@@ -13,7 +13,7 @@ from gateway.serving.lifecycle import Pipeline
 from gateway.serving.operations import Operations
 from gateway.serving.registry import OnVersion
 from gateway.serving.repository import ModelRepository
-from gateway.serving.repository_reader import RepositoryReader
+from gateway.serving.repository_reader import FIRST_LOOK_S, RepositoryReader
 from gateway.serving.residence import Residence
 from loaders.errors import LoaderError
 from loaders.store import ContentStore
@@ -32,10 +32,11 @@ class PinnedVersions(DemandLoads):
         *,
         store: ContentStore | None,
         residence: Residence | None,
+        first_look_s: float = FIRST_LOOK_S,
         on_available: OnVersion | None = None,
         on_ended: OnVersion | None = None,
     ) -> None:
-        self._reader = RepositoryReader(repository, intents, store)
+        self._reader = RepositoryReader(repository, intents, store, first_look_s=first_look_s)
         super().__init__(
             self._reader.threads,
             pipeline,

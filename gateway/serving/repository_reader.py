@@ -1,28 +1,39 @@
 """The reader of the repository and of the intents, on threads of their own: neither disk nor lock holds up the loop.
 
 Intents do not wait for a look at a repository that does not answer: an operator who unloads a model is obeyed at once.
-Nor does the end of the process.
+Nor does the end of the process, nor a start for longer than `FIRST_LOOK_S`: what is kept of routed versions serves.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from gateway.errors import FailedPrecondition
 from gateway.serving.config_source import ConfigSource
 from gateway.serving.intents import Intents, IntentStore
 from gateway.serving.repository import ModelRepository
-from gateway.serving.view import RepositoryView, read_view
+from gateway.serving.view import RepositoryView, blind_view, read_view
 from gateway.threads import DaemonThread, started_threads
 from loaders.store import ContentStore
 
 T = TypeVar("T")
+FIRST_LOOK_S: Final = 30.0  # several repositories as one wait for each other, but not for so long
 
 
 class RepositoryReader:
     """Reads what is there, one look after the other, and changes what operators want, one change after the other."""
 
-    def __init__(self, repository: ModelRepository, intents: IntentStore, store: ContentStore | None) -> None:
+    def __init__(
+        self,
+        repository: ModelRepository,
+        intents: IntentStore,
+        store: ContentStore | None,
+        *,
+        first_look_s: float = FIRST_LOOK_S,
+    ) -> None:
+        self._first_look_s = first_look_s
+        self._first_look: asyncio.Task[RepositoryView] | None = None  # that is under way
         self.threads = DaemonThread("repository")  # a look may hang where the repository is
         self._repository = repository
         self._intents = intents
@@ -60,6 +71,30 @@ class RepositoryReader:
             return view
         return replace(view, intents=change(self._newest))
 
+    async def next_look(self) -> RepositoryView:
+        """Returns as `look`; while nothing was ever listed, after `FIRST_LOOK_S` what is kept of the models that routes
+        name. The look goes on meanwhile, and is the next one.
+        """
+        if self._store is None or self._repository.was_listed:
+            return await self.look()
+        first, store = self._first_look, self._store
+        if first is None:
+            first = self._first_look = asyncio.create_task(self.look(), name="first look")
+            first.add_done_callback(self._looked)
+        await asyncio.wait((first,), timeout=self._first_look_s)
+        if first.done():
+            return await first
+        error = FailedPrecondition(f"the model repository has not answered for {self._first_look_s:g} s")
+        blind = await asyncio.get_running_loop().run_in_executor(
+            self._deciding, lambda: blind_view(self._intents.read(), store, error)
+        )
+        return await first if first.done() else blind
+
+    def _looked(self, first: "asyncio.Task[RepositoryView]") -> None:
+        self._first_look = None
+        if not first.cancelled():
+            first.exception()  # whoever still waits gets it
+
     async def change_intents(self, change: Callable[[Intents], Intents]) -> Intents:
         """Returns the intents as they are on disk now, with the change. Raises: Unavailable."""
         loop = asyncio.get_running_loop()
@@ -73,5 +108,7 @@ class RepositoryReader:
 
     def close(self) -> None:
         """Ends the threads."""
+        if self._first_look is not None:
+            self._first_look.cancel()
         self.threads.shutdown(wait=False)
         self._deciding.shutdown(wait=False)

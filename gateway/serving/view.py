@@ -103,12 +103,22 @@ def read_view(
     try:
         folders = repository.scan()
     except FailedPrecondition as error:
-        blind = {} if store is None or repository.was_listed else dict(_kept({}, intents, store))
-        if not blind:
+        if store is None or repository.was_listed:
             raise
-        return RepositoryView({}, intents, overrides, {}, blind, str(error), is_blind=True)
+        return blind_view(intents, store, error)
     kept = dict(_kept(folders, intents, store)) if store is not None else {}
     return RepositoryView(folders, intents, overrides, repository.passed_over, kept, repository.trouble)
+
+
+def blind_view(intents: Intents, store: ContentStore, error: FailedPrecondition) -> RepositoryView:
+    """Returns what can serve while nobody has seen the repository, for the reason in `error`.
+
+    Raises: `error`, if nothing is kept that could.
+    """
+    kept = dict(_kept({}, intents, store))
+    if not kept:
+        raise error
+    return RepositoryView({}, intents, dict(_parsed(intents.overrides)), {}, kept, str(error), is_blind=True)
 
 
 def _kept(

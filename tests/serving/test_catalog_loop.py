@@ -22,7 +22,7 @@ from gateway.tensor import Datatype
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 from tests import models
-from tests.serving.catalogs import opened
+from tests.serving.catalogs import answer, opened
 
 WIDTH = 1448  # 8 MiB a layer
 
@@ -131,6 +131,47 @@ async def test_operators_do_not_wait_for_a_source_that_does_not_answer(tmp_path:
         states = {status.model: status.state for status in catalog.states("other")}
         assert states["other"] is not VersionState.AVAILABLE, "the look began before, and must not bring it back"
         assert IntentStore(tmp_path / "state").read().pins["m"].keys() == {"1"}
+    finally:
+        loader.goes_on.set()
+        await catalog.close()
+
+
+async def test_a_start_does_not_wait_for_a_repository_that_hangs(tmp_path: Path) -> None:
+    """What a route names serves from its copy, as where the repository is away; and the look that hung is the next."""
+    for model in ("m", "other"):
+        models.write_version(tmp_path / "models", model, "1", models.affine(3.0))
+    store = ContentStore(tmp_path / "store")
+
+    def made(loader: Stalling) -> Catalog:
+        pipeline = Pipeline(loader, Prober(tmp_path / "probes", idle_s=5), intra_threads=1)
+        state = IntentStore(tmp_path / "state")
+        return Catalog(ModelRepository(loader), pipeline, state, store=store, first_look_s=0.05)
+
+    before = made(Stalling(tmp_path / "models", store))
+    await before.start(20)
+    await before.require("m", ["1"])
+    keeping = [task for task in asyncio.all_tasks() if "_keep_pin" in str(task.get_coro())]
+    while keeping:  # the first begins the second
+        await asyncio.wait(keeping)
+        keeping = [task for task in asyncio.all_tasks() if "_keep_pin" in str(task.get_coro())]
+    await before.close()
+
+    loader = Stalling(tmp_path / "models", store)
+    loader.goes_on.clear()
+    catalog = made(loader)
+    try:
+        async with asyncio.timeout(15):
+            await catalog.start(20)
+            await catalog.require("m", ["1"])  # as the feed does
+        assert not loader.goes_on.is_set()
+        assert answer(catalog.newest("m")) == 3.0
+        assert "has not answered for 0.05 s" in catalog.trouble
+        assert not catalog.ready()
+        loader.goes_on.set()
+        while not catalog.ready():
+            await catalog.poll()
+        assert answer(catalog.newest("other")) == 3.0
+        assert catalog.trouble == ""
     finally:
         loader.goes_on.set()
         await catalog.close()
