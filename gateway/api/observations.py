@@ -20,7 +20,7 @@ from gateway.api.route_messages import (
 )
 from gateway.errors import InvalidArgument
 from gateway.pb import control_pb2 as pb
-from gateway.routing.store.audit_trail import LIMIT, audit, chain, routes_in_force
+from gateway.routing.store.audit_trail import LIMIT, audit, chain_and_routes
 from gateway.routing.store.audit_witness import AuditWitness
 from gateway.routing.store.change import Change, ChangeEntry
 from gateway.routing.store.healing import Healed
@@ -68,8 +68,7 @@ class Observations:
         limit = request.limit or LIMIT
         if not request.after:
             await self._witness.look(store)
-        page = await chain(store, after=request.after, limit=limit)
-        last = len(page.entries) < limit
+        page, routes = await chain_and_routes(store, after=request.after, limit=limit)
         return pb.AuditChainResponse(
             entries=[chained_message(entry) for entry in page.entries],
             trimmed_sequence=page.anchor.sequence,
@@ -80,7 +79,7 @@ class Observations:
             noted_hash=self._witness.noted.hash,
             routes=[
                 pb.RecordedRoute(model=route.model, revision=route.revision, document=route.document)
-                for route in (await routes_in_force(store) if last else ())
+                for route in routes
             ],
         )
 

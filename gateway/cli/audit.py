@@ -162,21 +162,22 @@ def _account(chain: _Chain, unchained: Sequence[str], fault: ChainFault | None) 
 
 def _ask(server: str) -> _Chain:
     entries: list[AuditEntry] = []
-    noted: ChainLink | None = None
+    first: control_pb2.AuditChainResponse | None = None
     with control(server) as stub:
         while True:
             after = entries[-1].sequence if entries else 0
             page = stub.AuditChain(control_pb2.AuditChainRequest(after=after, limit=PAGE), timeout=30)
-            noted = noted or ChainLink(page.noted_sequence, page.noted_hash)
+            first = first or page
             entries += [_entry(entry) for entry in page.entries]
             if len(page.entries) < PAGE:
                 break
     return _Chain(
-        ChainLink(page.trimmed_sequence, page.trimmed_hash),
+        # What is dropped while the rest is read was read before.
+        ChainLink(first.trimmed_sequence, first.trimmed_hash),
         entries,
         ChainLink(page.head_sequence, page.head_hash),
         [RouteInForce(route.model, route.revision, route.document) for route in page.routes],
-        noted,
+        ChainLink(first.noted_sequence, first.noted_hash),
     )
 
 

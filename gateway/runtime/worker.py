@@ -241,7 +241,7 @@ class Worker:
     def _publish_gauges(self) -> None:
         counters = self.counters
         tell_log(counters, self.log, self.labels)
-        tell_rules(counters, self.feed)
+        tell_rules(counters, self.feed, self.witness)
         tell_versions(counters, self.catalog, self.engine, self.run_state)
         tell_features(counters, self.features)
         tell_work(counters, self.engine, self.admission, self.servers.of_applications(), self.is_ready)

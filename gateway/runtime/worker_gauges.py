@@ -11,6 +11,7 @@ from gateway.access.quota_file import QuotaFile
 from gateway.features.feature_stores import FeatureStores
 from gateway.records.worker.feedback_log import FeedbackLog
 from gateway.records.worker.prediction_log import PredictionLog
+from gateway.routing.store.audit_witness import AuditWitness
 from gateway.routing.store.feed import Feed
 from gateway.rpc.server import Server
 from gateway.runtime.host import version_states
@@ -47,8 +48,9 @@ def tell_log(counters: Counters, log: PredictionLog, labels: FeedbackLog) -> Non
     counters.add_gauge(Gauge.LOG_SCALE, lambda: log.scale)
 
 
-def tell_rules(counters: Counters, feed: Feed) -> None:
-    """Tells which rules are in force, how old they are, and which newer ones are not followed."""
+def tell_rules(counters: Counters, feed: Feed, witness: AuditWitness) -> None:
+    """Tells which rules are in force, how old they are, which newer ones are not followed, and whether the record of
+    their changes lacks something."""
 
     def age_seconds() -> float:
         newest_us = max((compiled.route.committed_at_us for compiled in feed.snapshot.routes.values()), default=0)
@@ -63,6 +65,7 @@ def tell_rules(counters: Counters, feed: Feed) -> None:
     counters.add_gauge(Gauge.FEED_STATE, lambda: feed.state.value)
     counters.add_gauge(Gauge.RULES_ERROR, lambda: feed.error)
     counters.add_gauge(Gauge.REFUSED, refused)
+    counters.add_gauge(Gauge.AUDIT_LOST, lambda: int(witness.lost))
 
 
 def tell_versions(counters: Counters, catalog: Catalog, engine: Engine, run_state: SharedRunState) -> None:

@@ -59,6 +59,7 @@ _OF_WORKERS: Final[Mapping[MetricName, Gauge]] = {
     names.CONTENT_STORE_BYTES: Gauge.CONTENT_STORE_BYTES,
     names.RESPONSE_CACHE_BYTES: Gauge.RESPONSE_CACHE_BYTES,
     names.ROUTE_AGE_SECONDS: Gauge.AGE_SECONDS,
+    names.AUDIT_LOST: Gauge.AUDIT_LOST,
     names.IN_FLIGHT: Gauge.IN_FLIGHT,
     names.IN_FLIGHT_BYTES: Gauge.IN_FLIGHT_BYTES,
     names.UNREAD_BYTES: Gauge.UNREAD_BYTES,

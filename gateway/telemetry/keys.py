@@ -29,6 +29,7 @@ class Gauge(StrEnum):
     REVISION = "revision"
     STALE_SECONDS = "stale_seconds"
     AGE_SECONDS = "age_seconds"
+    AUDIT_LOST = "audit_lost"
     FEED_STATE = "feed_state"
     RULES_ERROR = "rules_error"
     REFUSED = "refused"

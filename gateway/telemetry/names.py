@@ -397,6 +397,13 @@ TLS_NOT_AFTER: Final = _metric(
     ("worker",),
     "When the certificate in force ends, since the Unix epoch.",
 )
+AUDIT_LOST: Final = _metric(
+    _EACH_WORKER,
+    "gateway_audit_lost",
+    "gauge",
+    ("worker",),
+    "1 while the audit trail lacks an entry that the worker has seen, and no heal explains it.",
+)
 ACCESS_TROUBLE: Final = _metric(
     _EACH_WORKER, "gateway_access_trouble", "gauge", ("worker",), "1 while a file or the issuer's keys cannot be taken."
 )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgument, StoreDamaged, StoreUnavailable
 from gateway.routing.store.audit_chain import KEPT, AuditEntry, ChainLink, RouteInForce, compare, cut_off, first_fault
-from gateway.routing.store.audit_trail import append, audit, chain, routes_in_force
+from gateway.routing.store.audit_trail import append, audit, chain, chain_and_routes, routes_in_force
 from gateway.routing.store.audit_witness import AuditWitness
 from gateway.routing.store.change import Change, Proposal
 from gateway.routing.store.redis_store import RedisStore
@@ -153,6 +153,25 @@ async def test_commits_at_once_are_one_chain_and_the_routes_are_what_it_recorded
         await store.link.call("HSET", store.keys.routes, "m3", held.replace('"version":"2"', '"version":"9"'))
         [told] = compare(entries, await routes_in_force(store)).contradictions
         assert "the route of 'm3' is not what entry" in told
+
+
+async def test_a_route_that_is_committed_while_the_trail_is_read_is_not_one_without_a_record(valkey: Valkey) -> None:
+    async with store_of(valkey.url, timeout_s=10.0) as store:  # the machine may be busy
+        epoch = (await store.commit(Proposal("m", "apply", route("m"), 0, "", BY))).epoch
+
+        async def commit(model: str) -> None:
+            for _ in range(20):
+                await store.commit(Proposal(model, "apply", route(model), None, epoch, BY))
+
+        commits = asyncio.gather(*(commit(f"m{n}") for n in range(8)))
+        while not commits.done():
+            page, routes = await chain_and_routes(store)
+            assert compare(page.entries, routes).contradictions == ()
+        await commits
+        page, routes = await chain_and_routes(store, limit=161)
+        assert (len(page.entries), routes) == (161, [])  # there may be more
+        page, routes = await chain_and_routes(store, after=160, limit=2)
+        assert (len(page.entries), len(routes)) == (1, 9)
 
 
 async def test_what_is_no_longer_kept_leaves_an_anchor(valkey: Valkey) -> None:
@@ -312,6 +331,50 @@ async def test_a_heal_begins_a_trail_that_a_worker_follows(valkey: Valkey) -> No
         valkey.kill()
         await witness.look(store)  # a store that is away says nothing
         assert not witness.lost
+
+
+async def test_what_a_failover_lost_is_missed_until_somebody_heals_and_what_is_lost_later_is_missed_again(
+    valkey: Valkey, tmp_path: Path
+) -> None:
+    async with store_of(valkey.url) as store:
+        control, witness = control_of(store), AuditWitness(tmp_path / "audit-0")
+        await control.apply(document(share=10), change=BY)
+        copies = [(name, f"{name}:replica") for name in (store.keys.audit, store.keys.chain)]
+
+        async def lose_commit(share: int) -> None:
+            """Commits, and leaves the store as a replica has it that had not got that yet."""
+            for name, replica in copies:
+                await store.link.call("COPY", name, replica, "REPLACE")
+            await control.apply(document(share=share), change=BY)
+            await witness.look(store)
+            for name, replica in copies:
+                await store.link.call("RENAME", replica, name)
+
+        await lose_commit(20)
+        await witness.look(store)
+        assert witness.lost
+        await store.link.call("HSET", store.keys.chain, "healed", "99")  # an entry that is none
+        await witness.look(store)
+        assert witness.lost
+        await store.link.call("HSET", store.keys.routes, "other", "garbage")
+        await control.heal(change=BY, accept_store=True)
+        await witness.look(store)
+        assert (witness.noted, witness.lost) == ((await chain(store)).head, False)
+        await whole(store)
+        await lose_commit(30)  # the heal that is in the trail does not explain this
+        for one in (witness, AuditWitness(tmp_path / "audit-0")):
+            await one.look(store)
+            assert one.lost
+
+
+async def test_a_trail_that_cannot_be_read_is_one_that_lacks_what_was_seen(valkey: Valkey) -> None:
+    async with store_of(valkey.url) as store:
+        witness = AuditWitness()
+        await append(store, "model.load", model="m", change=BY)
+        await witness.look(store)
+        await store.link.call("SET", store.keys.chain, "x")
+        await witness.look(store)
+        assert witness.lost
 
 
 def test_a_beginning_that_somebody_cut_off_is_not_what_was_dropped() -> None:

@@ -152,6 +152,7 @@ CASES = [
         {"outcome": "dropped"},
     ),
     _rising("PredictionLogDropping", "gateway_log_dropped_total{reason='buffer'}", {"reason": "buffer"}),
+    _gauge("AuditTrailLost", "gateway_audit_lost{worker='0'}", 1, 0, {}),
     _gauge("AccessFilesBroken", "gateway_access_trouble{worker='0'}", 1, 0, {}),
     _gauge("QuotaFileBroken", "gateway_quota_trouble{worker='0'}", 1, 0, {}),
     _gauge("LogCompactorStalled", "gateway_log_oldest_sealed_age_seconds", 700, 60, {}),

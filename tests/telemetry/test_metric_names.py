@@ -64,6 +64,7 @@ GAUGES: Mapping[Gauge, object] = {
     Gauge.REVISION: 7,
     Gauge.STALE_SECONDS: 0.0,
     Gauge.AGE_SECONDS: 3.0,
+    Gauge.AUDIT_LOST: 1,
     Gauge.FEED_STATE: "LIVE",
     Gauge.RULES_ERROR: "",
     Gauge.REFUSED: {},

@@ -24,9 +24,9 @@ from gateway.records.sinks.sinks_process import SinksConfig
 from gateway.rollout.bandit_record import BanditRecord
 from gateway.rollout.rollout_record import RolloutRecord
 from gateway.routing.document.notation import parse_yaml
-from gateway.routing.store.audit_chain import ChainLink, Recorded, compare, first_fault
+from gateway.routing.store.audit_chain import Recorded, compare, first_fault
 from gateway.routing.store.audit_trail import chain, routes_in_force, sight
-from gateway.routing.store.audit_witness import next_note
+from gateway.routing.store.audit_witness import Note, next_note
 from gateway.routing.store.change import Change
 from gateway.routing.store.last_known_good import load_newest
 from gateway.runtime.child import Settings
@@ -99,8 +99,10 @@ async def test_its_store_is_followed_changed_and_rolled_back(
         page = await chain(rules)
         assert first_fault(page.entries, anchor=page.anchor, head=page.head) is None
         assert compare(page.entries, await routes_in_force(rules)) == Recorded((), ())
-        noted = msgspec.json.decode((data / "rules" / "audit-0").read_bytes(), type=ChainLink)
-        assert next_note(noted, await sight(rules, noted.sequence)) == page.head
+        noted = msgspec.json.decode((data / "rules" / "audit-0").read_bytes(), type=Note)
+        note = next_note(noted, await sight(rules, noted.sequence))
+        assert note is not None
+        assert note.link == page.head
         # The next change, and a step back into what the release before has written.
         by = Change(actor="tester", reason="upgraded", source="cli")
         changed = await control.rollback("ab", change=by)

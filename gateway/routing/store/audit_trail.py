@@ -1,5 +1,6 @@
 """The audit trail in the store: reading who changed what, and recording what changes something outside the store."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ OUTSIDE = (
     *("model.load", "model.unload", "version.replaced"),
     *("rollout.pause", "rollout.resume", "rollout.approve", "rollout.abort", "rollout.offline"),
 )
+_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _FIELDS = (
     *("sequence", "op", "model", "revision", "prev", "restored", "document"),
     *("actor", "reason", "source", "at", "detail", "before", "hash"),
@@ -37,12 +39,12 @@ class ChainPage:
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """What a worker compares with its note: the newest entry, the hash of the noted one, "" where it is not there,
-    which entries are no longer kept, and whether the trail begins with a heal."""
+    which entries are no longer kept, and the hash of the newest heal, "" where none is kept."""
 
     head: ChainLink
     at_noted: str
     trimmed: int
-    begun_by_heal: bool
+    healed: str
 
 
 async def append(
@@ -81,23 +83,41 @@ async def chain(store: RedisStore, *, after: int = 0, limit: int = LIMIT) -> Cha
     return ChainPage(entries, ChainLink(number(trimmed), text(trimmed_hash)), ChainLink(number(sequence), text(hash_)))
 
 
+async def chain_and_routes(
+    store: RedisStore, *, after: int = 0, limit: int = LIMIT
+) -> tuple[ChainPage, list[RouteInForce]]:
+    """Returns a page of the chain and, with its last one, the routes in force, each of which was recorded by then.
+
+    Raises: as `chain`.
+    """
+    page = await chain(store, after=after, limit=limit)
+    if len(page.entries) >= limit:
+        return page, []
+    # What is committed between the two looks has an entry this way; the other way it is a route without one.
+    routes = await routes_in_force(store)
+    page = await chain(store, after=after, limit=limit)
+    return page, routes if len(page.entries) < limit else []
+
+
 async def sight(store: RedisStore, noted: int) -> Sighting:
     """Returns what there is of the trail now. Raises: StoreUnavailable."""
     names = store.keys
-    held, at_noted, first = await store.link.transaction(
+    told = text(await store.link.call("HGET", names.chain, "healed"))
+    healed_at = told if _NUMBER.fullmatch(told) else "1"  # older releases noted none
+    held, at_noted, heal = await store.link.transaction(
         [
             ("HMGET", names.chain, "sequence", "hash", "trimmed_sequence"),
             ("XRANGE", names.audit, f"{noted}-0", f"{noted}-0"),
-            ("XRANGE", names.audit, "-", "+", "COUNT", 1),
+            ("XRANGE", names.audit, f"{healed_at}-0", f"{healed_at}-0"),
         ]
     )
     sequence, hash_, trimmed = many(held)
-    oldest = [_entry(entry_id, words) for entry_id, words in stream_entries(first)]
+    heals = [_entry(entry_id, words) for entry_id, words in stream_entries(heal)]
     return Sighting(
         ChainLink(number(sequence), text(hash_)),
         next((_entry(entry_id, words).hash for entry_id, words in stream_entries(at_noted)), ""),
         number(trimmed),
-        any(entry.sequence == 1 and entry.operation in HEALED for entry in oldest),
+        next((entry.hash for entry in heals if entry.operation in HEALED), ""),
     )
 
 

@@ -1,7 +1,9 @@
 """What this worker has seen of the audit trail: the newest entry, kept on its disk, which no later trail may lack.
 
 Who can write into the store can empty the trail or make all of it anew; nobody can tell that from the store alone. So a
-worker looks from time to time, and notes the newest entry where it finds the one that it noted before.
+worker looks from time to time, and notes the newest entry where it finds the one that it noted before. A heal declares
+right what the store holds, be it that somebody emptied it, or that a failover lost the newest entries: where the trail
+has one that the worker had not seen, it follows. One heal excuses nothing that is lost after it.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StoreDamaged
 from gateway.routing.store.audit_chain import ChainLink
 from gateway.routing.store.audit_trail import Sighting, sight
 from gateway.routing.store.redis_store import RedisStore
@@ -21,13 +23,26 @@ LOOK_S: Final = 10.0
 log = logging.getLogger(__name__)
 
 
-def next_note(noted: ChainLink, seen: Sighting) -> ChainLink | None:
+class Note(msgspec.Struct, frozen=True):
+    """The newest entry that was seen, and the hash of the newest heal among those before it, "" where none was."""
+
+    sequence: int = 0
+    hash: str = ""
+    healed: str = ""
+
+    @property
+    def link(self) -> ChainLink:
+        return ChainLink(self.sequence, self.hash)
+
+
+def next_note(noted: Note, seen: Sighting) -> Note | None:
     """Returns what to note from now on; None if the trail lacks what was noted, and nobody has healed the store since.
 
-    What was noted long ago may no longer be kept; a heal begins a new trail, and says so in its first entry.
+    What was noted long ago may no longer be kept.
     """
-    if noted.sequence <= seen.trimmed or seen.at_noted == noted.hash or seen.begun_by_heal:
-        return seen.head
+    is_there = noted.sequence <= seen.trimmed or seen.at_noted == noted.hash
+    if is_there or seen.healed not in ("", noted.healed):
+        return Note(seen.head.sequence, seen.head.hash, seen.healed or noted.healed)
     return None
 
 
@@ -37,30 +52,39 @@ class AuditWitness:
     def __init__(self, path: Path | None = None) -> None:
         """Without a path it is kept in memory alone. A file that is none is as if there were none."""
         self._path = path
-        self.noted = _read(path) if path is not None else ChainLink()
+        self._note = _read(path) if path is not None else Note()
         self.lost = False
+
+    @property
+    def noted(self) -> ChainLink:
+        return self._note.link
 
     async def look(self, store: RedisStore) -> None:
         """Compares the trail with the note, and notes its newest entry. A store that is away changes nothing."""
         try:
             seen = await sight(store, self.noted.sequence)
+        except StoreDamaged as error:
+            self._miss(f"cannot be read: {error}")
+            return
         except GatewayError:
             return
-        note = next_note(self.noted, seen)
+        note = next_note(self._note, seen)
         if note is None:
-            if not self.lost:
-                log.error(
-                    "the audit trail lacks entry %d, which this worker has seen: somebody emptied it or made it anew; "
-                    "`gateway audit verify` says what is there",
-                    self.noted.sequence,
-                )
-            self.lost = True
+            self._miss(
+                f"lacks entry {self.noted.sequence}, which this worker has seen: somebody emptied it or made it anew, "
+                "or a failover lost it; `gateway audit verify` says what is there"
+            )
             return
         self.lost = False
-        if note != self.noted:
-            self.noted = note
+        if note != self._note:
+            self._note = note
             if self._path is not None:
                 await asyncio.to_thread(_write, self._path, note)
+
+    def _miss(self, what: str) -> None:
+        if not self.lost:
+            log.error("the audit trail %s", what)
+        self.lost = True
 
     async def follow(self, store: RedisStore) -> None:
         """Looks for ever."""
@@ -69,14 +93,14 @@ class AuditWitness:
             await asyncio.sleep(LOOK_S)
 
 
-def _read(path: Path) -> ChainLink:
+def _read(path: Path) -> Note:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ChainLink)
+        return msgspec.json.decode(path.read_bytes(), type=Note)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return ChainLink()
+        return Note()
 
 
-def _write(path: Path, note: ChainLink) -> None:
+def _write(path: Path, note: Note) -> None:
     staged = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

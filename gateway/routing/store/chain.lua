@@ -2,7 +2,8 @@
 -- something, so that an entry and the change it tells of are one commit.
 --
 -- audit  stream  id `<sequence>-0`: the entries        chain  hash  what is needed to go on, and where the trail begins:
---   sequence, hash of the newest entry; trimmed_sequence, trimmed_hash of the newest that is no longer kept
+--   sequence, hash of the newest entry; trimmed_sequence, trimmed_hash of the newest that is no longer kept;
+--   healed: the sequence of the newest heal, if there was any (heal.lua)
 --
 -- An entry's hash is SHA-256 over its fields as `name=length:value`, one a line (gateway/routing/store/audit_chain.py).
 

@@ -42,8 +42,9 @@ if redis.call('EXISTS', KEYS[9]) == 0 and redis.call('EXISTS', KEYS[10]) == 1 th
   local newest = redis.call('HMGET', KEYS[10], 'sequence', 'hash')
   redis.call('HSET', KEYS[10], 'trimmed_sequence', newest[1], 'trimmed_hash', newest[2])
 end
-chain_append(KEYS[9], KEYS[10], ARGV[12], {'op', ARGV[1], 'model', '', 'revision', ARGV[5], 'prev', '0', 'restored', '0',
-  'document', '', 'actor', ARGV[6], 'reason', ARGV[7], 'source', ARGV[8], 'at', at_us, 'detail', ARGV[13]})
+local recorded = chain_append(KEYS[9], KEYS[10], ARGV[12], {'op', ARGV[1], 'model', '', 'revision', ARGV[5], 'prev', '0',
+  'restored', '0', 'document', '', 'actor', ARGV[6], 'reason', ARGV[7], 'source', ARGV[8], 'at', at_us, 'detail', ARGV[13]})
+redis.call('HSET', KEYS[10], 'healed', recorded)
 if redis.call('EXISTS', KEYS[4]) == 1 then
   local ahead = ARGV[11] == 'replace'
   local about = redis.call('XINFO', 'STREAM', KEYS[4])

@@ -8,7 +8,7 @@ accepted   string  an epoch that an operator told the workers to follow
 routes     hash    model -> committed route
 log        stream  id `<revision>-0`: every change of a route with who, when and why; the feed
 audit      stream  id `<sequence>-0`: all that was changed, an entry with the hash of the one before it (chain.lua)
-chain      hash    sequence and hash of the newest entry of `audit`, and of the newest that is no longer kept
+chain      hash    sequence and hash of the newest entry of `audit`, and of the newest no longer kept; the newest heal
 hist:MODEL stream  the same entries of one model, the newest 200
 idem:KEY   string  the answer to a commit, for a day
 worker:ID  hash    a worker's acknowledgement, for 15 s
