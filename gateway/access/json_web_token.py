@@ -6,7 +6,8 @@ Source: RFC 7519, RFC 7517, RFC 8725 (algorithms are ours to choose, never the t
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ ALGORITHMS: Final = (
 LEEWAY_S: Final = 30.0
 LIMIT_BYTES: Final = 1 << 20
 _KEYS: Final = 1000
+_KEYS_OF_ID: Final = 8  # each may be tried for a token
 _LATEST_S: Final = 1e12
 _RSA_BITS: Final = 2048
 # Libraries read more than that: what they leave out would make any number of tokens of one that was signed.
@@ -49,26 +51,37 @@ def check_installed() -> None:
         raise InvalidArgument(f"JWTs need a library that is not installed: {INSTALL}")
 
 
-class SigningKeys:
-    """The public keys of an issuer by their ids."""
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A public key, and the algorithms by which it may have signed."""
 
-    def __init__(self, keys: "Mapping[str, jwt.PyJWK]") -> None:
+    public: Any
+    algorithms: tuple[str, ...]
+
+
+class SigningKeys:
+    """The public keys of an issuer by their ids. Ids need not differ (RFC 7517, 4.5), and a key need not have one."""
+
+    def __init__(self, keys: Mapping[str, Sequence[SigningKey]]) -> None:
         self._keys = keys
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return sum(len(keys) for keys in self._keys.values())
 
-    def find(self, key_id: str) -> "jwt.PyJWK":
-        """Returns the key of that id; the only one there is for a token that names none. Raises: UnknownKey."""
-        key = self._keys.get(key_id)
-        if key is None and not key_id and len(self._keys) == 1:
-            (key,) = self._keys.values()
-        if key is None:
+    def find(self, key_id: str) -> Sequence[SigningKey]:
+        """Returns the keys of that id; for a token that names none, those without one, or else the only one there is.
+
+        Raises: UnknownKey.
+        """
+        keys = self._keys.get(key_id, ())
+        if not keys and not key_id and len(self) == 1:
+            (keys,) = self._keys.values()
+        if not keys:
             raise UnknownKey(
                 "the token names a signing key that is not known: the issuer's keys are being looked at again, so try"
                 " once more in 10 s, and then ask its issuer for a new token"
             )
-        return key
+        return keys
 
 
 NO_KEYS: Final = SigningKeys({})
@@ -87,7 +100,7 @@ def parse_keys(text: str | bytes) -> SigningKeys:
             raise ValueError("keys")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidArgument('not a JWKS document: {"keys": [...]} is expected') from None
-    keys: dict[str, jwt.PyJWK] = {}
+    keys: dict[str, list[SigningKey]] = {}
     for one in listed:
         if not isinstance(one, dict) or one.get("use", "sig") != "sig" or one.get("kty") == "oct" or "d" in one:
             continue
@@ -95,8 +108,14 @@ def parse_keys(text: str | bytes) -> SigningKeys:
             key = jwt.PyJWK(one)
         except (jwt.PyJWTError, ValueError, TypeError, KeyError):
             continue
-        if key.algorithm_name in ALGORITHMS and getattr(key.key, "key_size", _RSA_BITS) >= _least_bits(key.key_type):
-            keys[str(one.get("kid") or "")] = key
+        of_id = keys.setdefault(str(one.get("kid") or ""), [])
+        if (
+            key.algorithm_name in ALGORITHMS
+            and getattr(key.key, "key_size", _RSA_BITS) >= _least_bits(key.key_type)
+            and len(of_id) < _KEYS_OF_ID
+        ):
+            of_id.append(SigningKey(key.key, _algorithms_of(key, one)))
+    keys = {key_id: of_id for key_id, of_id in keys.items() if of_id}
     if not keys:
         raise InvalidArgument(f"no key for one of {', '.join(ALGORITHMS)} (RSA with {_RSA_BITS} bits or more) in it")
     return SigningKeys(keys)
@@ -115,23 +134,7 @@ def verify(token: str, keys: SigningKeys, expected: ExpectedClaims, now_s: float
         header = jwt.get_unverified_header(token)
         if "crit" in header:  # RFC 7515, 4.1.11: what has to be understood, and is not
             raise Unauthenticated("the token's header has `crit`, which this gateway does not take")
-        key = keys.find(str(header.get("kid") or ""))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            claims: Mapping[str, Any] = jwt.decode(
-                token,
-                key,
-                algorithms=list(ALGORITHMS),
-                issuer=expected.issuer,
-                audience=expected.audience,
-                # The times are compared here, with a clock that is given.
-                options={
-                    "require": ["exp", "iss", "aud"],
-                    "verify_exp": False,
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                },
-            )
+        claims = _signed_by_one(token, keys.find(str(header.get("kid") or "")), str(header.get("alg")), expected)
     except jwt.InvalidAudienceError:
         raise Unauthenticated("the token is for another audience: ask for one for this gateway") from None
     except jwt.InvalidIssuerError:
@@ -145,6 +148,42 @@ def verify(token: str, keys: SigningKeys, expected: ExpectedClaims, now_s: float
     if "nbf" in claims and _number(claims["nbf"]) - LEEWAY_S > now_s:
         raise Unauthenticated("the token is not valid yet: is the clock right?")
     return claims
+
+
+def _signed_by_one(
+    token: str, keys: Sequence[SigningKey], algorithm: str, expected: ExpectedClaims
+) -> Mapping[str, Any]:
+    """Returns the claims if one of the keys has signed them. Raises: jwt.PyJWTError, ValueError, TypeError."""
+    import jwt
+
+    for key in keys:
+        if algorithm not in key.algorithms:
+            continue
+        with warnings.catch_warnings(), suppress(jwt.InvalidSignatureError):
+            warnings.simplefilter("ignore")
+            claims: Mapping[str, Any] = jwt.decode(
+                token,
+                key.public,
+                algorithms=[algorithm],
+                issuer=expected.issuer,
+                audience=expected.audience,
+                # The times are compared here, with a clock that is given.
+                options={
+                    "require": ["exp", "iss", "aud"],
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+            return claims
+    raise jwt.InvalidSignatureError
+
+
+def _algorithms_of(key: "jwt.PyJWK", described: Mapping[str, object]) -> tuple[str, ...]:
+    """Returns the algorithm that the key is for; of an RSA key that says none, all that use such a key."""
+    if key.key_type == "RSA" and not described.get("alg"):
+        return tuple(name for name in ALGORITHMS if name.startswith(("RS", "PS")))
+    return (key.algorithm_name,)
 
 
 def _number(value: object) -> float:

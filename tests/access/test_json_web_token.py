@@ -133,6 +133,35 @@ def test_a_key_that_is_not_known_is_told_apart(issuer: Issuer, keys: SigningKeys
         verify(issuer.sign("ec", headers={"kid": ""}), keys, EXPECTED, NOW_S)
 
 
+def test_keys_that_share_an_id_or_have_none_are_all_tried() -> None:
+    made = Issuer()
+    for name, algorithm in (("old", "ES256"), ("new", "ES256"), ("rsa", "RS256")):
+        made.add(name, algorithm)
+    published = json.loads(made.document())["keys"]
+    for shared in ({"kid": "same"}, {}):
+        document = {"keys": [{name: v for name, v in one.items() if name != "kid"} | shared for one in published]}
+        keys = parse_keys(json.dumps(document))
+        assert len(keys) == 3
+        for name in made.published:
+            token = jwt.encode(made.claims(), made.keys[name], algorithm=made.algorithms[name], headers=shared)
+            assert verify(token, keys, EXPECTED, NOW_S)["sub"] == "alice"
+        evil = Issuer()
+        evil.add("new")
+        refused(jwt.encode(evil.claims(), evil.keys["new"], algorithm="ES256", headers=shared), keys)
+
+
+def test_a_key_that_names_no_algorithm_verifies_those_of_its_kind(issuer: Issuer) -> None:
+    published = [{k: v for k, v in one.items() if k != "alg"} for one in json.loads(issuer.document())["keys"]]
+    keys = parse_keys(json.dumps({"keys": published}))
+    for algorithm in ("RS256", "RS512", "PS256"):
+        token = jwt.encode(issuer.claims(), issuer.keys["rsa"], algorithm=algorithm, headers={"kid": "rsa"})
+        assert verify(token, keys, EXPECTED, NOW_S)["sub"] == "alice"
+        with pytest.raises(Unauthenticated):  # one that names another is for that alone
+            verify(token, parse_keys(issuer.document().replace("RS256", "RS384")), EXPECTED, NOW_S)
+    assert verify(issuer.sign("ec"), keys, EXPECTED, NOW_S)["sub"] == "alice"
+    test_a_public_key_is_no_secret_to_sign_with(issuer, keys)
+
+
 def test_the_only_key_verifies_a_token_that_names_none() -> None:
     alone = Issuer()
     alone.add("only")
