@@ -1,7 +1,8 @@
 """Keeps the directory of callers at what its files and its issuer say, beside the requests.
 
 1. What is new is read whole and checked before it takes the old one's place: a broken or missing file changes nothing
-   but `trouble`. A file that changes is read once it has been the same for two looks, so half of one never counts.
+   but `trouble`. A file that changes counts once it, or its text, has been the same for two looks, so half of one never
+   does; one that is another at each look for long is in trouble.
 2. What was sound is kept on disk as well, so that a worker which starts while a file is broken, or while the issuer is
    away, knows who everybody is. It is kept by where it came from: what another file or issuer said counts no more, and
    goes as soon as this one has said something sound.
@@ -36,6 +37,7 @@ FETCH_S: Final = 300.0
 RETRY_S: Final = 10.0
 _PATIENCE_S: Final = 0.25  # of a look with a fetch under way
 _MOST_FETCHES: Final = 8  # at once, with those that were given up
+_RESTLESS_LOOKS: Final = 10
 _FILE_LIMIT_BYTES: Final = 4 << 20
 _SOURCE_DIGITS: Final = 16  # of the digest that tells sources apart
 _T = TypeVar("_T")
@@ -66,6 +68,8 @@ class Watched(Generic[_T]):
         self._kept = kept
         self._text: str | None = None
         self._marks: list[object] = [None, None]
+        self._glimpse: str | None = None  # what a file said that was written since the look before
+        self._restless = 0  # looks since it said something twice
         self.value: _T | None = None
 
     def restore(self) -> None:
@@ -100,9 +104,12 @@ class Watched(Generic[_T]):
             mark = (about.st_mtime_ns, about.st_size, about.st_ino)
             before, taken = self._marks
             self._marks[0] = mark
-            if not first and (mark != before or mark == taken):
+            if not first and mark == taken:
                 return False
             text = _read(path)
+            if not first and mark != before and not self._settles(text):
+                return False
+            self._glimpse, self._restless = None, 0
         except OSError as error:
             self._marks = [None, None]
             self.complain(f"cannot be read: {error.strerror}")
@@ -112,6 +119,16 @@ class Watched(Generic[_T]):
             return False
         self._marks[1] = mark
         return self.take(text)
+
+    def _settles(self, text: str) -> bool:
+        """Returns whether a file that was written since the last look says the same as then."""
+        if text == self._glimpse:
+            return True
+        self._glimpse = text
+        self._restless += 1
+        if self._restless >= _RESTLESS_LOOKS:
+            self.complain("is written all the time: its text counts once it is the same for two looks, a second apart")
+        return False
 
     def complain(self, trouble: str) -> None:
         trouble = f"{self._what}: {trouble}"

@@ -1,6 +1,7 @@
 """Files that change, files that break, issuers that are away: who is known then, and what is told of it."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -62,6 +63,25 @@ async def test_a_token_that_is_revoked_is_refused_at_the_next_look(clock: Clock,
         gate.authorize(INFER, bearer("infer"), ())
     assert gate.authorize(APPLY, bearer("operator"), ()).name == "operator"
     assert made.status() == {"trouble": "", "told": {}}
+
+
+async def test_a_file_that_is_written_anew_each_second_counts_once_it_says_the_same_twice(
+    clock: Clock, tokens: Path
+) -> None:
+    made = entrance(clock, AccessFiles(tokens=tokens))
+    revoked = "".join(line for line in tokens_file().splitlines(keepends=True) if "name=infer" not in line)
+    for look in range(2):
+        written(tokens, revoked)
+        os.utime(tokens, (NOW_S, NOW_S + look))
+        assert await made.step() == (look == 1)
+    with pytest.raises(Unauthenticated):
+        made.gatekeeper.authorize(INFER, bearer("infer"), ())
+    for look in range(12):  # another text each time: nobody knows which of them is whole
+        written(tokens, f"{tokens_file()}\n# {look}")
+        assert not await made.step()
+    assert "is written all the time" in made.trouble
+    assert await made.step()  # nobody has written it since
+    assert made.trouble == ""
 
 
 def test_a_file_that_is_not_there_at_the_first_start_left_nothing_in_force(
