@@ -62,11 +62,14 @@ class ControlSocket:
         if not stat.S_ISSOCK(mode):
             raise FailedPrecondition(f"control-socket {str(self._path)!r} is there and is no socket: give another path")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            asking.setblocking(False)  # who listens and accepts nothing (SIGSTOP) would be waited for without end
             try:
                 asking.connect(os.fspath(self._path))
             except ConnectionRefusedError:
                 self._path.unlink()
                 return
+            except BlockingIOError:
+                pass  # as many wait there as may
         raise FailedPrecondition(
             f"another process listens at control-socket {str(self._path)!r}: stop it, or give another path"
         )

@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
@@ -38,14 +39,16 @@ class InstanceLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
+            who, how = (f" (process {holder})", f" with `kill {holder}`") if holder.isdecimal() else ("", "")
             raise FailedPrecondition(
-                f"data-dir {str(data_dir)!r} is in use by a running gateway (process {holder}): stop it with "
-                f"`kill {holder}`, or give this one another --data-dir"
+                f"data-dir {str(data_dir)!r} is in use by a running gateway{who}: stop it{how}, "
+                "or give this one another --data-dir"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # the lock holds without it: on a full disk nobody can read who has it
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         os.close(self._descriptor)

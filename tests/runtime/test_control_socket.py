@@ -42,6 +42,16 @@ def test_only_its_owner_may_connect_and_nothing_is_left(tmp_path: Path) -> None:
     assert not at.exists()
 
 
+def test_one_whose_gateway_was_halted_is_taken_and_holds_up_no_start(tmp_path: Path) -> None:
+    at = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as halted, socket.socket(socket.AF_UNIX) as waiting:
+        halted.bind(str(at))
+        halted.listen(0)
+        waiting.connect(str(at))
+        with pytest.raises(FailedPrecondition, match="another process listens at control-socket"):
+            ControlSocket(at)
+
+
 def test_what_a_killed_gateway_left_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     at = tmp_path / "control.sock"
     dead = socket.socket(socket.AF_UNIX)

@@ -33,6 +33,19 @@ def test_a_data_directory_has_one_holder_who_is_named(tmp_path: Path) -> None:
     InstanceLock(tmp_path / "data").close()
 
 
+def test_a_full_disk_keeps_nobody_from_a_data_directory_that_is_free(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # EFBIG stands for a full disk's ENOSPC
+    try:
+        with (
+            InstanceLock(tmp_path / "data"),
+            pytest.raises(FailedPrecondition, match="in use by a running gateway: stop it, or give"),
+        ):
+            InstanceLock(tmp_path / "data")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_data_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FailedPrecondition, match="cannot be used"):
