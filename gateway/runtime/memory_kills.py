@@ -31,6 +31,7 @@ class MemoryKills:
     def __init__(self, count: KillCount) -> None:
         self._count = count
         self._looked_at = 0.0
+        self._lapsed = 0
         self._unexplained_s: list[float] = []  # when each kill was seen that no death has been explained by
 
     def is_due(self, now: float) -> bool:
@@ -41,8 +42,15 @@ class MemoryKills:
         """Notes what has been counted by now. Where another file counts, its past is not news."""
         if count.source == self._count.source:
             self._unexplained_s += [now] * (count.kills - self._count.kills)
-        self._unexplained_s = [at_s for at_s in self._unexplained_s if now - at_s <= _WINDOW_S]
+        young = [at_s for at_s in self._unexplained_s if now - at_s <= _WINDOW_S]
+        self._lapsed += len(self._unexplained_s) - len(young)
+        self._unexplained_s = young
         self._count, self._looked_at = count, now
+
+    def take_lapsed(self) -> int:
+        """Returns how many kills no death of a worker was explained by, since this was asked last."""
+        lapsed, self._lapsed = self._lapsed, 0
+        return lapsed
 
     def explains_death(self) -> bool:
         """Returns whether a death that was just seen is explained by a kill. Order: after `counted`."""

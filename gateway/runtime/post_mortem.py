@@ -12,7 +12,7 @@ import logging
 import re
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -20,7 +20,7 @@ from typing import Final
 
 from gateway.runtime.child_process import ChildProcess
 from gateway.runtime.memory_kills import MemoryKills, count_kills
-from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, page_path, unfinished_runs
+from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, VersionKey, page_path, unfinished_runs
 from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
 from gateway.serving.worker_lives import WorkerLives
 
@@ -89,10 +89,15 @@ class PostMortem:
         cause, runs = self._blamed(child, page, fault)
         # The kernel takes the largest process of a group, which need not be the one that wants too much.
         is_proven = cause not in _UNPROVEN
-        lines = self._quarantine.worker_died(runs, cause, monotonic(), is_proven=is_proven) if runs else []
+        for_memory = cause == _WANT_OF_MEMORY
+        lines: list[str] = []
+        if runs:
+            now_s = monotonic()
+            lines = self._quarantine.worker_died(runs, cause, now_s, is_proven=is_proven, for_memory=for_memory)
         for line in lines:
             _log.error("%s-%d (%d) was %s", child.settings.role, child.settings.slot, child.pid, line)
-        if lines:
+        cleared = self._clear({run.key for run in runs}) if for_memory else False
+        if lines or cleared:
             self._write()
         # Its siblings hold back what its page shows until they can read what follows from it.
         if self._lives is not None and child.exited.is_set():
@@ -119,8 +124,19 @@ class PostMortem:
         now = monotonic()
         if self._memory_kills.is_due(now):
             self._memory_kills.counted(count_kills(), now)
-        if self._quarantine.expire(now):
+        # A process of another kind, or of another gateway in the group: nothing that workers run explains it.
+        cleared = self._memory_kills.take_lapsed() > 0 and self._clear(())
+        if self._quarantine.expire(now) or cleared:
             self._write()
+
+    def _clear(self, keys: Collection[VersionKey]) -> bool:
+        released = self._quarantine.killed_without(keys)
+        for key in released:
+            _log.warning(
+                "released from quarantine: model=%s version=%s: a process was killed for want of memory without it",
+                *(key.model, key.version),
+            )
+        return bool(released)
 
     def _blamed(self, child: ChildProcess, page: Path, fault: Path) -> tuple[str, list[UnfinishedRun]]:
         number = -child.status

@@ -101,8 +101,7 @@ class Refusals:
         return VersionNotReady(
             key.model,
             key.version,
-            f"quarantined for another {left_s:.0f} s: {len(version.died_at_s)} workers died of it within a minute "
-            f"({version.cause}); load the model again to release it",
+            f"quarantined for another {left_s:.0f} s: {version.charge}; load the model again to release it",
         )
 
     def of_input(self, key: VersionKey, digest: int, *, substitute: bool = False) -> GatewayError | None:

@@ -6,13 +6,16 @@
 3. A version that two workers died of within a minute, of different inputs, is quarantined: none of its requests run.
 4. A death that may have another cause than what ran (`is_proven` is false) makes suspects of inputs that ran alone,
    too: the next time shows it. Until then it is not one of the two deaths of rule 3.
-5. All of it ends when somebody loads the model again, or after the time that the configuration gives.
+5. Four workers that the kernel killed for want of memory within ten minutes, each while one input of the version was
+   all that ran, and no kill without it meanwhile: it is quarantined on suspicion. A process that is killed while it
+   does not run is proof that somebody else wants too much: it runs again at once, and is never suspected so again.
+6. All of it ends when somebody loads the model again, or after the time that the configuration gives.
 
 Only the supervisor decides; workers read its document, as soon as its number in shared memory changes.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -24,6 +27,8 @@ from gateway.serving.worker_lives import WorkerLives
 
 DEATHS: Final = 2
 WINDOW_S: Final = 60.0
+KILLS: Final = 4  # of workers for want of memory, each during a single run of the version
+KILLS_WINDOW_S: Final = 600.0
 MAX_INPUTS: Final = 1000  # of one version; beyond it the oldest are forgotten
 _SAME_MOMENT_S: Final = 1e-3
 _DOCUMENT: Final = "quarantine.json"
@@ -35,7 +40,8 @@ class Quarantined(msgspec.Struct):
 
     Units: seconds of the monotonic clock, which all processes of the machine share and nobody sets.
 
-    `until_s` 0: the version as such may run.
+    `until_s` 0: the version as such may run; `charge` says why not. `kills_s` are those of rule 5, by which it is
+    `suspected`, until it is `cleared` of all such.
     """
 
     model: str
@@ -47,6 +53,10 @@ class Quarantined(msgspec.Struct):
     inputs: dict[int, float] = {}
     suspects: dict[int, float] = {}
     until_s: float = 0.0
+    charge: str = ""
+    kills_s: list[float] = []
+    suspected: bool = False
+    cleared: bool = False
 
     @property
     def key(self) -> VersionKey:
@@ -65,11 +75,18 @@ class RunQuarantine:
         return list(self._versions.values())
 
     def worker_died(
-        self, runs: Sequence[UnfinishedRun], cause: str, now_s: float, *, is_proven: bool = True
+        self,
+        runs: Sequence[UnfinishedRun],
+        cause: str,
+        now_s: float,
+        *,
+        is_proven: bool = True,
+        for_memory: bool = False,
     ) -> list[str]:
         """Blames these runs; returns what follows from it, a line for each version.
 
-        Where runs of several versions are to blame, none of the versions is charged with the death.
+        Where runs of several versions are to blame, none of the versions is charged with the death. `for_memory`: the
+        kernel killed the worker, for want of memory.
         """
         until_s = now_s + self._hold_s
         certain = len({run.key for run in runs}) == 1
@@ -98,10 +115,35 @@ class RunQuarantine:
             if certain and (is_proven or alone):
                 version.died_at_s = [at_s for at_s in version.died_at_s if now_s - at_s < WINDOW_S] + [now_s]
                 if len(version.died_at_s) >= DEATHS:
-                    version.until_s = until_s
+                    version.until_s, version.suspected = until_s, False
+                    version.charge = f"{len(version.died_at_s)} workers died of it within a minute ({cause})"
                     what += f"; the version is quarantined for {self._hold_s:g} s"
+            elif for_memory and len(runs) == len(digests) == 1 and self._suspects(version, now_s):
+                what += f"; the version is quarantined on suspicion for {self._hold_s:g} s"
             lines.append(f"{cause} while it ran model={run.key.model} version={run.key.version} input={shown}: {what}")
         return lines
+
+    def _suspects(self, version: Quarantined, now_s: float) -> bool:
+        """Counts a kill during a single run of the version; returns whether that quarantines it."""
+        version.kills_s = [at_s for at_s in version.kills_s if now_s - at_s < KILLS_WINDOW_S] + [now_s]
+        if version.cleared or len(version.kills_s) < KILLS:
+            return False
+        version.until_s, version.suspected = now_s + self._hold_s, True
+        version.charge = f"{len(version.kills_s)} workers were killed for want of memory while it alone ran"
+        return True
+
+    def killed_without(self, keys: Collection[VersionKey]) -> list[VersionKey]:
+        """Clears every version but these of what it was suspected of: the kernel killed a process for want of memory in
+        which they alone ran. Returns the versions that run again."""
+        released = []
+        for version in self._versions.values():
+            if version.key in keys or not (version.kills_s or version.suspected):
+                continue
+            version.kills_s = []
+            if version.suspected:
+                version.until_s, version.suspected, version.cleared = 0.0, False, True
+                released.append(version.key)
+        return released
 
     def release(self, model: str) -> bool:
         """Forgets everything about the model; returns whether there was anything."""
@@ -119,7 +161,7 @@ class RunQuarantine:
                     del held[digest]
                     changed = True
             if 0 < version.until_s <= now_s:
-                version.until_s = 0.0
+                version.until_s, version.suspected, version.kills_s = 0.0, False, []
                 changed = True
         return changed
 

@@ -40,6 +40,14 @@ def test_a_kill_that_was_seen_long_ago_explains_nothing() -> None:
     assert not kills((10.0, 1), (15.1, 1)).explains_death()
 
 
+def test_a_kill_that_explained_no_death_is_told_once() -> None:
+    known = kills((10.0, 2))
+    assert known.take_lapsed() == 0
+    assert known.explains_death()
+    known.counted(KillCount("group", 2), 16.0)
+    assert [known.take_lapsed(), known.take_lapsed()] == [1, 0]
+
+
 def test_what_another_group_has_counted_is_its_past() -> None:
     known = kills((10.0, 0))
     known.counted(KillCount("another", 7), 11.0)

@@ -23,7 +23,7 @@ from gateway.serving.run_page import (
     VersionKey,
     unfinished_runs,
 )  # fmt: skip
-from gateway.serving.run_quarantine import MAX_INPUTS, QuarantineFile, RunQuarantine
+from gateway.serving.run_quarantine import KILLS, MAX_INPUTS, QuarantineFile, RunQuarantine
 
 KEY = VersionKey("div", "1", "sha256:aa")
 OTHER = VersionKey("lstm", "7", "sha256:bb")
@@ -159,19 +159,68 @@ def test_a_death_that_may_have_another_cause_refuses_nothing_until_it_is_repeate
     assert refusals.of_version(KEY) is None  # one cause, however often it took a worker
 
 
+MEMORY = "killed for want of memory"
+
+
+def out_of_memory(quarantine: RunQuarantine, at_s: float, *digests: int, key: VersionKey = KEY) -> str:
+    """What is said of a worker that the kernel killed in one run of the version."""
+    (line,) = quarantine.worker_died([run(*digests, key=key)], MEMORY, at_s, is_proven=False, for_memory=True)
+    quarantine.killed_without([key])
+    return line
+
+
 def test_deaths_that_may_have_another_cause_refuse_no_version(tmp_path: Path) -> None:
     """What leaks elsewhere in the group takes whoever is the largest: mostly, who runs the busiest model."""
     quarantine, now_s = RunQuarantine(600), monotonic()
     for digests in ((1,), (2,), (3, 4), (5,)):
-        (line,) = quarantine.worker_died([run(*digests)], "killed for want of memory", now_s, is_proven=False)
-        assert line.endswith("run alone from now on")
+        assert out_of_memory(quarantine, now_s, *digests).endswith("run alone from now on")
     refusals = refusals_of(tmp_path, quarantine)
     assert refusals.of_version(KEY) is None
     assert quarantine.versions[0].deaths == 4
     for digest in (1, 2):  # each time the same input: it is the version after all
-        (line,) = quarantine.worker_died([run(digest)], "killed for want of memory", now_s + digest, is_proven=False)
+        line = out_of_memory(quarantine, now_s + digest, digest)
     assert "the version is quarantined for 600 s" in line
     assert refusals_of(tmp_path, quarantine).of_version(KEY) is not None
+
+
+def test_a_version_that_runs_alone_at_every_kill_is_quarantined_until_one_comes_without_it(tmp_path: Path) -> None:
+    quarantine, now_s = RunQuarantine(600), monotonic()
+    for digest in range(KILLS - 1):
+        assert out_of_memory(quarantine, now_s + digest, digest).endswith("run alone from now on")
+    assert out_of_memory(quarantine, now_s + 9, 9).endswith("the version is quarantined on suspicion for 600 s")
+    refused = refusals_of(tmp_path, quarantine).of_version(KEY)
+    assert "4 workers were killed for want of memory while it alone ran" in str(refused)
+    assert quarantine.killed_without([]) == [KEY]  # somebody else it is
+    assert refusals_of(tmp_path, quarantine).of_version(KEY) is None
+    for digest in range(100, 100 + 2 * KILLS):
+        assert out_of_memory(quarantine, now_s + digest, digest).endswith("run alone from now on")
+    assert quarantine.release(KEY.model)
+
+
+@pytest.mark.parametrize(
+    ("kills", "what"),
+    [
+        ([(0, KEY, (1,)), (1, KEY, (2,)), (2, OTHER, (7,)), (3, KEY, (3,)), (4, KEY, (4,))], "one without it"),
+        ([(0, KEY, (1,)), (601, KEY, (2,)), (602, KEY, (3,)), (603, KEY, (4,))], "long ago"),
+        ([(0, KEY, (1,)), (1, KEY, (2,)), (2, KEY, (3, 4)), (3, KEY, (5,))], "of several inputs"),
+    ],
+    ids=str,
+)
+def test_fewer_kills_than_that_suspect_nobody(
+    kills: list[tuple[float, VersionKey, tuple[int, ...]]], what: str
+) -> None:
+    quarantine = RunQuarantine(600)
+    for at_s, key, digests in kills:
+        assert out_of_memory(quarantine, 1000 + at_s, *digests, key=key).endswith("run alone from now on"), what
+
+
+def test_a_suspicion_ends_with_its_time() -> None:
+    quarantine = RunQuarantine(60)
+    for digest in range(KILLS):
+        out_of_memory(quarantine, 1000 + digest, digest)
+    assert quarantine.expire(1064)
+    assert (quarantine.versions[0].until_s, quarantine.killed_without([])) == (0.0, [])
+    assert out_of_memory(quarantine, 1065, 77).endswith("run alone from now on")
 
 
 def test_of_several_inputs_each_is_a_suspect_and_equal_ones_are_one(tmp_path: Path) -> None:
