@@ -1,13 +1,15 @@
 """What a bad disk of the prediction log costs the calls meanwhile: p99 in turns with a sound disk and without.
 
-    python -m loadtests.bench_full_disk [--fault full|read-only|slow] [--seconds 6] [--turns 4] [--per-second 400]
+    python -m loadtests.bench_full_disk [--fault deleted|full|read-only|slow] [--seconds 6] [--turns 4] [--per-second N]
 
 This needs root and Linux. What is done to the log's disk in bad turns is done to another one in the others, for that
 takes time of the CPUs too. A turn before and one after each bad one tell what the machine's own changes are.
 
+deleted    The directory is removed with all that is in it, again and again, each 0.7 s. The log makes it anew.
 full       A disk that stays full is noticed by its use, once a second, and little is written to it. So a file fills it
            for 0.4 s of each 0.7 s, and many writes meet a full disk. The log is on a file system in memory.
-read-only  Nothing in the directory can be written, made or removed (chattr +i), for 0.4 s of each 0.7 s.
+read-only  Nothing in the directory can be written, made or removed (chattr +i), for all of the turn. Use does not tell
+           that, so every write is tried.
 slow       The kernel lets the gateway write 8 KiB a second to the disk (blkio of control groups, version 1).
 """
 
@@ -15,6 +17,7 @@ import argparse
 import ctypes
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +40,7 @@ from loadtests.open_loop import Outcome, Traffic, drive
 
 _DISK_BYTES: Final = 16 << 20
 _BALLAST: Final = "ballast"
+_REMOVED_BYTES: Final = 64 << 10
 _FULL_S: Final = 0.4
 _FREE_S: Final = 0.3
 _DEADLINE_S: Final = 2.0
@@ -72,13 +76,14 @@ def fill_now_and_then(folder: Path) -> None:
         time.sleep(_FREE_S)
 
 
-def forbid_now_and_then(folder: Path) -> None:
-    """Lets nobody write in the directory for a while, again and again."""
+def remove_now_and_then(folder: Path) -> None:
+    """Removes the directory, again and again, with at least one file in it."""
     while True:
-        chattr("+i", folder)
-        time.sleep(_FULL_S)
-        chattr("-i", folder)
-        time.sleep(_FREE_S)
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / _BALLAST).write_bytes(bytes(_REMOVED_BYTES))
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_FULL_S + _FREE_S)
 
 
 def chattr(flag: str, folder: Path) -> None:
@@ -87,7 +92,14 @@ def chattr(flag: str, folder: Path) -> None:
 
 @contextmanager
 def harmed(folder: Path, fault: str) -> Iterator[None]:
-    """Another process does that to the disk now and then while the block runs."""
+    """That is done to the disk while the block runs: for all of it, or now and then by another process."""
+    if fault == "read-only":
+        chattr("+i", folder)
+        try:
+            yield
+        finally:
+            chattr("-i", folder)
+        return
     command = [sys.executable, "-m", "loadtests.bench_full_disk", "--fault", fault, "--harm", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -97,8 +109,6 @@ def harmed(folder: Path, fault: str) -> Iterator[None]:
     finally:
         process.kill()
         process.communicate()
-        if fault == "read-only":
-            chattr("-i", folder)
         (folder / _BALLAST).unlink(missing_ok=True)
 
 
@@ -157,7 +167,7 @@ def dropped(server: Server) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fault", choices=("full", "read-only", "slow"), default="full")
+    parser.add_argument("--fault", choices=("deleted", "full", "read-only", "slow"), default="full")
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--per-second", type=float, default=400.0)
@@ -165,7 +175,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.harm is not None:
         print("begins", flush=True)
-        (fill_now_and_then if options.fault == "full" else forbid_now_and_then)(options.harm)
+        (fill_now_and_then if options.fault == "full" else remove_now_and_then)(options.harm)
     with tempfile.TemporaryDirectory(prefix="full-disk-") as name, ExitStack() as stack:
         work = Path(name)
         (made,) = cases.make([MODELS["tiny"]], work)

@@ -24,8 +24,10 @@ from tests.records.traffic import append, balanced, compactor, lake_ids, open_lo
 from tests.small_disk import remount, small_disk
 
 
-def test_no_row_is_lost_or_twice_when_writers_and_compactors_are_killed(tmp_path: Path) -> None:
-    result = kill_loop.run(tmp_path, rounds=6, seed=20)
+# Each round kills a writer and a compactor.
+@pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+def test_no_row_is_lost_or_twice_when_writers_and_compactors_are_killed(tmp_path: Path, rounds: int) -> None:
+    result = kill_loop.run(tmp_path, rounds=rounds, seed=20)
     assert result.acknowledged > 0
     assert (result.lost, result.twice) == (0, 0), result
 
@@ -57,6 +59,23 @@ def test_a_half_written_parquet_file_is_swept_and_never_seen(tmp_path: Path) -> 
     (tmp_path / "lake" / "_tmp" / "half.parquet").write_bytes(b"PAR1 half")
     compactor(tmp_path / "wal", tmp_path / "lake").step()
     assert list(tmp_path.rglob("*.parquet")) == []
+
+
+async def test_a_log_that_is_deleted_again_and_again_with_its_lake_comes_back(tmp_path: Path) -> None:
+    directory, lake = tmp_path / "log" / "wal", tmp_path / "log" / "lake"
+    log = open_log(directory)
+    stream = open_stream(log)
+    follower = compactor(directory, lake)
+    for number in range(3):
+        append(stream, f"gone.{number}")
+        await log.flush()
+        follower.step()
+        shutil.rmtree(tmp_path / "log")
+    append(stream, "kept")
+    await log.close()
+    follower.step()
+    assert lake_ids(lake) == ["kept"]
+    assert (balanced(log.counts()), log.counts().error) == (True, "")
 
 
 async def test_a_file_at_its_size_limit_loses_nothing_and_one_too_small_for_a_flush_is_counted(tmp_path: Path) -> None:
