@@ -21,11 +21,15 @@ PAUSE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`began_s` is monotonic; `failure` is "" or a status code's name or what was wrong with the answer."""
+    """`began_s` is monotonic; `failure` is "" or a status code's name or what was wrong with the answer.
+
+    `version` is who answered.
+    """
 
     began_s: float
     failure: str
     text: str = ""
+    version: str = ""
 
 
 @dataclass(slots=True)
@@ -59,14 +63,18 @@ def traffic(
     *,
     clients: int = 8,
     connect_per_call: bool = False,
+    pause_s: float = PAUSE_S,
 ) -> AbstractContextManager[Traffic]:
-    """Calls of `digits` from so many clients while the context is open; each keeps its connection, or has many."""
+    """Calls of `digits` from so many clients while the context is open; each keeps its connection, or has many.
+
+    Without a pause each calls again as soon as it has its answer.
+    """
 
     def run(mine: Sequence[Sample], made: Traffic, over: threading.Event) -> None:
         call = 0
         while not over.is_set():
             with grpc.insecure_channel(server, options=options) as channel:
-                while not over.wait(PAUSE_S):
+                while not over.wait(pause_s):
                     call += 1
                     made.add(_outcome(channel, mine[call % len(mine)], str(call)))
                     if connect_per_call:
@@ -117,15 +125,15 @@ def _running(
 
 
 def _outcome(channel: grpc.Channel, row: Sample, request_id: str) -> Outcome:
-    failure, text, began_s = "", "", time.monotonic()
+    failure, text, version, began_s = "", "", "", time.monotonic()
     try:
-        infer(channel, "digits", row, request_id=request_id)
+        version = infer(channel, "digits", row, request_id=request_id).version
     except grpc.RpcError as error:
         assert isinstance(error, grpc.Call)  # noqa: PT017
         failure, text = error.code().name, error.details() or ""
     except Violation as violation:
         failure = str(violation)
-    return Outcome(began_s, failure, text)
+    return Outcome(began_s, failure, text, version)
 
 
 def _rest_outcome(connection: http.client.HTTPConnection, row: Sample) -> tuple[Outcome, bool]:

@@ -60,8 +60,7 @@ def holdings() -> tuple[int, float]:
     ("transport", "count"),
     [
         *((one, 100) for one in TRANSPORTS),
-        pytest.param("ngh2", 100_000, marks=LONG),
-        pytest.param("grpcio", 20_000, marks=LONG),
+        *(pytest.param(one, 100_000, marks=LONG) for one in TRANSPORTS),
     ],
 )
 async def test_cancellations_leave_nothing(transport: str, count: int) -> None:

@@ -131,6 +131,20 @@ async def admin_of(url: str) -> AsyncIterator[Link]:
         await link.aclose()
 
 
+async def kill_feeds(url: str) -> int:
+    """Closes the connections of all feeds from the server's side, and says how many that were."""
+    async with admin_of(url) as admin:
+        listing = await admin.call("CLIENT", "LIST")
+        assert isinstance(listing, bytes)
+        killed = 0
+        for line in listing.decode().splitlines():
+            words = dict(word.split("=", 1) for word in line.split(" "))
+            if words["name"].startswith(("gateway-feed:", "gateway-ack:")):
+                await admin.call("CLIENT", "KILL", "ID", words["id"])
+                killed += 1
+        return killed
+
+
 async def serves(_document: RouteDocument) -> None:
     """Checks nothing: every version is ready."""
 

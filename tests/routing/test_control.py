@@ -20,7 +20,7 @@ from gateway.errors import (
 from gateway.routing.decision.snapshot import Route, Snapshot, propose
 from gateway.routing.document.document import RouteDocument
 from gateway.routing.store.change import Change, ChangeEntry
-from gateway.routing.store.history import step_before
+from gateway.routing.store.history import route_of, step_before
 from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_reply import committed_text
 from tests.routing.live import BY, DEADLINE_S, Site, control_of, document, share_of, store_of, workers
@@ -162,6 +162,21 @@ async def test_what_cannot_be_rolled_back_to(valkey: Valkey) -> None:
             await control.rollback("fraud", change=BY, to_revision=7)
         same = await control.rollback("fraud", change=BY, to_revision=1, wait_s=None)
         assert (same.unchanged, same.revision) == (True, 1)
+
+
+async def test_a_step_that_the_history_has_lost_is_known_by_the_rollback_to_it(valkey: Valkey) -> None:
+    async with store_of(valkey.url) as store:
+        control = control_of(store)
+        await shares(control, 10, 20)
+        back = await control.rollback("fraud", change=BY, wait_s=None)
+        await shares(control, 30)
+        entries = [revision.entry for revision in await control.history("fraud", 10)]
+        whole, cut = step_before(entries), step_before(entries[:-1])
+        assert whole is not None
+        assert cut is not None
+        assert (whole.revision, cut.revision, cut.origin) == (back.restored_revision, back.revision, whole.revision)
+        assert route_of(cut).document == route_of(whole).document
+        assert step_before([entries[1], entries[2]]) is None
 
 
 async def test_racing_rollbacks_and_applies_leave_a_history_that_adds_up(valkey: Valkey) -> None:

@@ -344,6 +344,47 @@ def test_another_process_decides_the_same() -> None:
     assert outputs == {f"{here}\n{routed.digest}\n"}
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_eight_processes_give_a_million_keys_the_arms_that_one_gives_them() -> None:
+    """And a change of the weights moves the share of the keys that it needs, and no key the other way."""
+    keys = 1_000_000
+    one, eight, after = arms_by(1, keys, 50), arms_by(8, keys, 50), arms_by(8, keys, 60)
+    assert eight == one
+    assert set(one) == set(b"ab")
+    sigma = math.sqrt(keys * 0.25)
+    assert abs(one.count(b"b") - keys * 0.5) <= 4 * sigma
+    moves = Counter(zip(one, after, strict=True))
+    assert (moves[ord("b"), ord("a")], moves[ord("a"), ord("b")]) == (0, after.count(b"b") - one.count(b"b"))
+    assert abs(moves[ord("a"), ord("b")] - keys * 0.1) <= 4 * math.sqrt(keys * 0.09)
+
+
+def arms_by(processes: int, keys: int, share_of_b: int) -> bytes:
+    """The arm of each key, a byte each, as so many processes decide that share the keys out among them."""
+    program = (
+        "import sys\n"
+        "from tests.routing.test_decide import *\n"
+        "weights = {'a': f'{100 - int(sys.argv[1])}%', 'b': f'{sys.argv[1]}%'}\n"
+        "routed = snapshot(key=KEYED, strategy={'ab': {'control': 'a', 'weights': weights}})\n"
+        "numbers = range(*map(int, sys.argv[2:]))\n"
+        "sys.stdout.write(''.join(decided(routed, user(number)).arm for number in numbers))\n"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(share_of_b), str(first), str(keys), str(processes)],
+            stdout=subprocess.PIPE,
+            env={"PYTHONPATH": ":".join(sys.path)},
+        )
+        for first in range(processes)
+    ]
+    arms = bytearray(keys)
+    for first, process in enumerate(started):
+        said, _ = process.communicate()
+        assert process.returncode == 0
+        arms[first::processes] = said
+    return bytes(arms)
+
+
 def test_routes_do_not_see_each_other() -> None:
     many = Snapshot.of("e", 1, [propose(document(f"m{n}", strategy=PINNED), None) for n in range(50)])
     one = propose(document("m", key=KEYED), None)

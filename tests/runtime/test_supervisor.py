@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -233,7 +234,7 @@ def test_a_crash_loop_backs_off_says_why_and_recovers(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     (data_dir / "worker-1.crash").touch()
-    with Supervised(data_dir) as gateway:
+    with Supervised(data_dir, errors=tmp_path / "errors") as gateway:
         wait_until(lambda: int(str(gateway.child("worker", 1).get("restarts", 0))) >= 4)
         child = gateway.child("worker", 1)
         assert child["reason"] == "ended with status 3"
@@ -242,6 +243,8 @@ def test_a_crash_loop_backs_off_says_why_and_recovers(tmp_path: Path) -> None:
         begun, restarts = time.monotonic(), int(str(child["restarts"]))
         wait_until(lambda: int(str(gateway.child("worker", 1)["restarts"])) >= restarts + 2)
         assert time.monotonic() - begun > 0.8, "it did not back off"
+        told = re.findall(r"worker-1 starts again in ([\d.]+) s", (tmp_path / "errors").read_text())
+        assert told[:4] == ["0.20", "0.40", "0.80", "0.80"]
         (data_dir / "worker-1.crash").unlink()
         gateway.wait_ready("worker", 1)
         gateway.wait_serving()

@@ -9,6 +9,7 @@ Rolling back goes one step further into the past each time, like undo in an edit
 - A rollout that moved by itself is one step, however many revisions the judge made of it: the target is what was there
   before it. In an incident the version that was ramped up is not wanted at its last share either. Where nothing was
   there before, it is the rollout's own beginning.
+- Of a rollback whose step is older than the history, its own copy of the document is the target, and the last one.
 - kubectl and Argo go to and fro between the two newest instead. Somebody who presses twice in an incident would get the
   bad version back; here forth is a revision asked for by its number.
 
@@ -46,9 +47,9 @@ def step_before(entries: Sequence[ChangeEntry], texts: _Texts | None = None) -> 
     active = document(entries[0])
     rolled_out = applied(step) if step is not None and step.source == JUDGE_SOURCE else ""
     beginning: ChangeEntry | None = None
-    while step is not None:
+    while step is not None and step.origin in by_revision:
         before = by_revision.get(step.previous_revision)
-        step = by_revision.get(before.origin) if before is not None else None
+        step = by_revision.get(before.origin, before) if before is not None else None
         if step is not None and step.route_text and document(step) != active:
             if not rolled_out or applied(step) != rolled_out:
                 return step
