@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.errors import FailedPrecondition, GatewayError
+from gateway.serving.autogroup import lower_autogroup
 from gateway.serving.heap import reused_buffers, settle_heap
 from gateway.serving.preparation_request import PreparationRequest
 from gateway.serving.prepared_store import MODEL_FILENAME, Refusal, seal
@@ -25,6 +26,7 @@ from loaders.loader import LocalVersion
 from loaders.store import hashed
 
 _NICENESS: Final = 10
+_IDLE_NICENESS: Final = 19  # of a session: it has no idle class
 _IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
 _IOPRIO_WHO_PROCESS: Final = 1
 _IOPRIO_CLASS_IDLE: Final = 3 << 13
@@ -56,6 +58,7 @@ def step_back(*, idle: bool) -> None:
     Elsewhere than on Linux others go first at the CPU alone.
     """
     os.nice(_NICENESS)
+    lower_autogroup(_IDLE_NICENESS if idle else _NICENESS)
     if sys.platform == "linux":
         if idle:
             with suppress(OSError):

@@ -30,6 +30,7 @@ from typing import Final, NoReturn
 
 from onnx import TensorProto, helper
 
+from gateway.serving.autogroup import lower_autogroup
 from gateway.serving.probe_child import NICENESS, answer, end_with_parent, forbid_tracing, peak_memory, probe
 from gateway.serving.probe_request import ProbeRequest
 from loaders.loader import FileEntry, LocalVersion
@@ -134,7 +135,7 @@ class ZygoteProcess:
             os.dup2(errors, 2)
             for descriptor in (self._woken, self._waker, errors):
                 os.close(descriptor)
-            os.setsid()
+            os.setpgid(0, 0)  # not a session: it would be an equal of the worker's, whatever its niceness
             with os.fdopen(0, "rb", closefd=False) as requests, os.fdopen(channel, "wb") as answers:
                 answer(requests, answers, growth_bytes=self._growth_bytes)
             code = 0
@@ -204,8 +205,9 @@ def threads() -> int:
 def main() -> None:
     """Serves the control socket that is standard input."""
     end_with_parent()
-    forbid_tracing()
     os.nice(NICENESS)
+    lower_autogroup(NICENESS)  # before the files of this process are root's
+    forbid_tracing()
     with socket.socket(fileno=os.dup(CONTROL_FD)) as control, open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), CONTROL_FD)
         try:

@@ -107,7 +107,8 @@ class Bystander:
 @contextmanager
 def counting() -> Iterator[None]:
     """Has a process count in the block, which steps back as a preparation does."""
-    with subprocess.Popen([sys.executable, "-c", _COUNTING], stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", _COUNTING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
             assert process.stdout is not None
             process.stdout.readline()

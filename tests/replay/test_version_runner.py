@@ -17,6 +17,7 @@ from gateway.replay.version_source import VersionSource, version_files
 from gateway.tensor import Datatype
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
+from tests.autogroups import session_niceness
 from tests.models import affine
 from tests.replay.replayed import write_model
 from tests.serving.ensembles import Step, chain, config, tensor, write_ensemble
@@ -42,6 +43,7 @@ async def test_a_request_that_ends_the_process_is_an_error_and_the_next_one_is_a
         assert first.run_ns > 0
         assert runner.pid is not None
         assert os.getpriority(os.PRIO_PROCESS, runner.pid) == 19
+        assert session_niceness(runner.pid) in (19, None)
         os.kill(runner.pid, signal.SIGKILL)
         assert "killed by signal 9" in (await runner.run(row())).error
         assert not (await runner.run(row())).error

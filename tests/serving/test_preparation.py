@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from msgspec import structs
 from onnx import helper
 
 from gateway.errors import FailedPrecondition
-from gateway.serving.preparation_child import Unprepared, prepare, step_back
+from gateway.serving.preparation_child import Unprepared, prepare
 from gateway.serving.preparation_request import PreparationRequest, objection
 from gateway.serving.prepared_store import MODEL_FILENAME, PreparedStore, Refusal, preparation_key
 from gateway.serving.probe_request import ProbeRequest, ProbeResult, from_json, to_json
@@ -27,6 +26,7 @@ from gateway.tensor import Datatype
 from loaders.loader import LocalVersion
 from loadtests.bench.models import MODELS
 from tests import models
+from tests.autogroups import session_niceness
 from tests.serving.catalogs import Fetch
 from tests.serving.prepared_models import WIDTH, entries, multiplied, preparer, weights
 
@@ -218,21 +218,32 @@ async def test_a_killed_preparation_leaves_nothing_and_is_not_repeated_soon(
     assert not entries(tmp_path / "prepared")
 
 
+_STEPS_BACK = """
+import os, sys
+from gateway.serving.preparation_child import step_back
+
+step_back(idle=sys.argv[1] == "idle")
+print(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="a scheduler of Linux")
-@pytest.mark.parametrize("idle", [True, False])
-def test_a_preparation_gets_what_nobody_else_wants(idle: bool) -> None:
-    stands: list[tuple[int, int]] = []
-
-    def step() -> None:  # of a thread, as its settings are that thread's alone
-        step_back(idle=idle)
-        stands.append((os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)))
-
-    thread = threading.Thread(target=step)
-    thread.start()
-    thread.join()
-    ((policy, niceness),) = stands
-    assert policy == (os.SCHED_IDLE if idle else os.SCHED_OTHER)
-    assert niceness >= 10
+@pytest.mark.parametrize(("how", "policy", "niceness"), [("idle", "SCHED_IDLE", 19), ("busy", "SCHED_OTHER", 10)])
+async def test_a_preparation_gets_what_nobody_else_wants(how: str, policy: str, niceness: int) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _STEPS_BACK, how), stdin=PIPE, stdout=PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        stands = (await process.stdout.readline()).split()
+        assert int(stands[0]) == getattr(os, policy)
+        assert int(stands[1]) >= 10
+        # The CPU is shared among sessions first: without this one's niceness neither would say anything to workers.
+        assert session_niceness(process.pid) in (niceness, None)
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_a_machine_that_is_always_busy_prepares_all_the_same(

@@ -16,6 +16,7 @@ from gateway.serving.probe import Prober, ProbeRequest
 from gateway.serving.probe_request import ProbeMessage, from_json, to_json
 from gateway.serving.zygote_process import MESSAGE_BYTES, padded
 from tests import models
+from tests.autogroups import session_niceness
 from tests.machine_load import as_loaded
 from tests.serving.catalogs import Fetch
 from tests.serving.trial_processes import children, filters, probing, state, until, zygotes
@@ -60,6 +61,8 @@ async def test_processes_end_with_their_worker(fetch: Fetch) -> None:
         await until(lambda: [trial for zygote in zygotes(worker.pid) for trial in zygotes(zygote)])
         (zygote,) = zygotes(worker.pid)
         (trial,) = zygotes(zygote)
+        assert os.getsid(trial) == os.getsid(zygote) == zygote  # a session of its own had a share of its own
+        assert session_niceness(trial) in (5, None)
     finally:
         worker.kill()
         await worker.wait()
@@ -101,7 +104,7 @@ async def test_a_trial_whose_zygote_dies_twice_fails_and_may_be_repeated(fetch: 
     hanging = asyncio.ensure_future(Prober().probe(ProbeRequest(fetch(models.endless()), timeout_s=30)))
     killed = 0
     for _ in range(2):
-        await until(lambda: children() and killed not in zygotes())  # noqa: B023 - it is waited for at once
+        await until(lambda: killed not in zygotes() and children())  # noqa: B023 - it is waited for at once
         (killed,) = zygotes()
         os.kill(killed, signal.SIGKILL)
     result = await hanging

@@ -32,17 +32,17 @@ EARLIER: set[int] = set()
 def zygotes(parent: int = 0) -> list[int]:
     """The ids of the zygotes that this process, or `parent`, has started and that have not ended; or their trials'.
 
-    Each leads a session of its own; what a zygote forks to measure a fork does not. Zygotes of a gateway that tests of
-    other files share may be idle beside them.
+    Each leads a process group of its own; what a zygote forks to measure a fork does not. Zygotes of a gateway that
+    tests of other files share may be idle beside them.
     """
     processes = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            state, started_by, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            state, started_by, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        is_ours = int(started_by) == (parent or os.getpid()) and session == folder.name
+        is_ours = int(started_by) == (parent or os.getpid()) and group == folder.name
         if is_ours and b"gateway.serving." in command and state != "Z" and int(folder.name) not in EARLIER:
             processes.append(int(folder.name))
     return processes
