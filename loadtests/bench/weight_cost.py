@@ -46,8 +46,8 @@ def wide_model(megabytes: int) -> BenchModel:
 class WeightCost:
     """What was measured. Units: MB of weights; MiB (PSS) of all workers together; milliseconds of each worker's load.
 
-    `own_*` without prepared models, `first_ms` with the preparation, `shared_*` once it was prepared; `calls` to
-    another model, by what went on.
+    `own_*` without prepared models, `first_ms` with the preparation, `shared_*` once it was prepared, `start_ms` then
+    at the gateway's start, beside all else that starts; `calls` to another model, by what went on.
     """
 
     workers: int
@@ -58,6 +58,7 @@ class WeightCost:
     own_ms: tuple[float, ...]
     first_ms: tuple[float, ...]
     shared_ms: tuple[float, ...]
+    start_ms: tuple[float, ...]
     calls: Mapping[Beside, CallTimes]
 
     @property
@@ -67,15 +68,19 @@ class WeightCost:
 
     def lines(self) -> Iterator[str]:
         """Yields the findings in words."""
-        own, first, shared = (
-            " ".join(f"{ms:.0f}" for ms in times) for times in (self.own_ms, self.first_ms, self.shared_ms)
+        own, first, shared, start = (
+            " ".join(f"{ms:.0f}" for ms in times)
+            for times in (self.own_ms, self.first_ms, self.shared_ms, self.start_ms)
         )
         yield (
             f"{self.workers} workers, {self.weights_mb:.0f} MB of weights: PSS {self.shared_mib:.0f} MiB together, "
             f"{self.own_mib:.0f} with weights of their own, {self.idle_mib:.0f} without the model "
             f"(goal {self.goal_mib:.0f})"
         )
-        yield f"AVAILABLE after {shared} ms in each worker, {own} with weights of its own, {first} with the preparation"
+        yield (
+            f"AVAILABLE after {shared} ms in each worker, {start} at a start, {own} with weights of its own, "
+            f"{first} with the preparation"
+        )
         yield from sentences(self.calls)
 
 
@@ -108,12 +113,17 @@ def measure(case: Case, work: Path, *, workers: int, megabytes: int, begun: Call
             if version != first:
                 shutil.rmtree(served / version)
         first_ms = _available(output, first, workers)
+    begun("what was prepared, at a start")
+    with gateway(setup, [case], work):
+        start_ms = _awaited(output, first, workers, "shared")
     begun("what was prepared")
-    with gateway(setup, [case], work) as server:
+    (served / first).rename(apart / first)
+    with gateway(setup, [case], work) as server:  # which does nothing else by now
+        (apart / first).rename(served / first)
         shared_ms = _awaited(output, first, workers, "shared")
         shared_mib = _together_mib(server)
     return WeightCost(
-        workers, weights_mb, idle_mib, own_mib, shared_mib, own_ms, first_ms, shared_ms, bystander.times()
+        workers, weights_mb, idle_mib, own_mib, shared_mib, own_ms, first_ms, shared_ms, start_ms, bystander.times()
     )
 
 

@@ -20,11 +20,11 @@ CALLS = {
 
 
 def test_the_goal_counts_the_weights_once_and_each_worker() -> None:
-    cost = WeightCost(2, 400.0, 150.0, 1000.0, 550.0, (900.0,), (5000.0,), (600.0, 610.0), CALLS)
+    cost = WeightCost(2, 400.0, 150.0, 1000.0, 550.0, (900.0,), (5000.0,), (300.0, 310.0), (540.0, 560.0), CALLS)
     assert cost.goal_mib == pytest.approx(620e6 / 2**20)
     first, second, *calls = cost.lines()
     assert "PSS 550 MiB together, 1000 with weights of their own" in first
-    assert "AVAILABLE after 600 610 ms in each worker" in second
+    assert "AVAILABLE after 300 310 ms in each worker, 540 560 at a start, 900 with weights" in second
     assert [line.partition(":")[0].removeprefix("another model's calls ") for line in calls] == list(CALLS)
     assert "p99 0.40 ms (8000 calls)" in calls[0]
     assert "1.25 times that alone)" in calls[1]
@@ -50,5 +50,5 @@ def test_two_workers_hold_the_weights_once(tiny: Case, tmp_path: Path) -> None:
     cost = measure(tiny, tmp_path, workers=2, megabytes=60, begun=lambda title: None)
     assert cost.own_mib - cost.idle_mib > 1.8 * cost.weights_mb * 1e6 / 2**20
     assert cost.shared_mib - cost.idle_mib < 1.4 * cost.weights_mb * 1e6 / 2**20
-    assert len(cost.shared_ms) == 2
+    assert len(cost.shared_ms) == len(cost.start_ms) == 2
     assert {Beside.NOTHING, Beside.COUNTING} <= cost.calls.keys()
