@@ -87,6 +87,8 @@ class OciRegistry:
                 continue
             if notes.get(_UNPACK) == "true" or digest is None:
                 raise UnsafeSource(f"{name[:80]!a} is a packed directory: name its files to `oras push` one by one")
+            if name in files:
+                raise UnsafeSource(f"two layers of the artifact have the name {name[:80]!a}: push each file once")
             files[name] = RemoteFile(layer["digest"], int(layer["size"]), layer["digest"], digest["hex"])
         if not files:
             raise UnsafeSource(f"no layer of the artifact has a name ({_TITLE}): push the files with `oras push`")

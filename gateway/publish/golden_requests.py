@@ -70,6 +70,8 @@ def read_golden(path: Path) -> tuple[GoldenRequest, ...]:
             inputs, outputs = tuple(map(_sent, one.inputs)), tuple(map(_sent, one.outputs))
             if not outputs:
                 raise ValueError("outputs is empty: nothing would be compared")
+            if not 0 <= one.tolerance <= 1:
+                raise ValueError(f"tolerance is {one.tolerance:g}, allowed: 0 to 1, or any answer would be right")
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidArgument(f"golden requests: line {number} of {str(path)!r}: {error}") from error
         requests.append(GoldenRequest(name, inputs, outputs, one.tolerance))

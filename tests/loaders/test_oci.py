@@ -69,6 +69,10 @@ def test_a_helper_of_the_system_is_asked_for_the_login(
     [
         ({"manifests": []}, "no artifact with files"),
         ({"layers": [{"digest": "sha256:" + "0" * 64, "size": 1}]}, "no layer of the artifact has a name"),
+        (
+            {"layers": [{"digest": f"sha256:{n * 64}", "size": 1, "annotations": {TITLE: "model.onnx"}} for n in "01"]},
+            "two layers",
+        ),
         ({"layers": [{"digest": "md5:0", "size": 1, "annotations": {TITLE: "model.onnx"}}]}, "packed directory"),
     ],
 )

@@ -1,12 +1,14 @@
 """What passes the checklist, from what was measured."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.errors import InvalidArgument
 from gateway.publish.checklist import (
     Check,
     Checklist,
@@ -22,7 +24,7 @@ from gateway.publish.checklist import (
     rows_check,
 )
 from gateway.publish.checklist_page import render_checklist
-from gateway.publish.golden_requests import difference
+from gateway.publish.golden_requests import difference, read_golden
 from gateway.replay.run_message import sent
 from gateway.tensor import Datatype, TensorSpec
 
@@ -66,6 +68,15 @@ def test_an_input_that_was_optional_and_is_not_breaks_callers() -> None:
 
 def test_the_first_version_has_nothing_to_compare_with() -> None:
     assert contract_check(ACTIVE, None, "").state is CheckState.SKIPPED
+
+
+@pytest.mark.parametrize("tolerance", ["-1", "1.5", "1e308"])
+def test_a_tolerance_that_any_answer_keeps_is_refused(tolerance: str, tmp_path: Path) -> None:
+    tensor = '[{"name": "y", "datatype": "FP32", "shape": [1], "data": [1.0]}]'
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text(f'{{"inputs": {tensor}, "outputs": {tensor}, "tolerance": {tolerance}}}')
+    with pytest.raises(InvalidArgument, match="allowed: 0 to 1"):
+        read_golden(golden)
 
 
 def test_golden_requests_must_be_answered_as_expected() -> None:
