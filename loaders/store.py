@@ -214,7 +214,8 @@ class ContentStore:
                 removed.append(copy.path.name)
                 total -= copy.size
         for path in (*(self._directory / "staging").iterdir(), *(self._directory / "partial").iterdir()):
-            if _is_old(path, before_s):
+            # A file that comes for a day, or a clock that was set: what is being copied shows no sign of it.
+            if _is_old(path, before_s) and not _is_held(self._directory / "locks" / path.name):
                 shutil.rmtree(path, ignore_errors=True)
         for path in (self._directory / "locks").iterdir():
             if path != self._collecting and _is_old(path, before_s):
@@ -336,6 +337,21 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
         return False
+
+
+def _is_held(path: Path) -> bool:
+    """Whether some process holds the lock of which this is the file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _remove_unheld(path: Path) -> None:

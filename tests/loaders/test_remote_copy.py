@@ -73,6 +73,18 @@ def test_what_is_left_of_a_copy_goes_when_nobody_comes_back_for_it(server: BlobS
     assert not partial.exists()
 
 
+def test_what_is_being_copied_stays_however_long_it_takes(tmp_path: Path) -> None:
+    """Its parts went after a day: the copy then failed at its end, and began anew, for ever."""
+    store, key = ContentStore(tmp_path / "store"), "a" * 64
+    with store.locked(key):
+        partial = store.partial(key)
+        now_s = partial.stat().st_mtime
+        ContentStore(tmp_path / "store").collect(now_s=now_s + 150, unused_s=100)
+        assert partial.exists()
+    store.collect(now_s=now_s + 150, unused_s=100)
+    assert not partial.exists()
+
+
 def test_refused_content_leaves_nothing(server: BlobServer, tmp_path: Path) -> None:
     server.containers["abc"]["m/1/manifest.sha256"] = f"{'0' * 64}  model.onnx\n".encode()
     with pytest.raises(LoaderError, match="not listed in manifest"):
