@@ -1,12 +1,14 @@
 """`python -m tests.e2e.many_restarts DIRECTORY SAMPLES TRANSPORT COUNT`: a gateway that is told to restart so often.
 
-Half of its callers keep their connection, half connect for each call, and some use REST. It prints what failed as JSON.
+Half of its callers keep their connection, half connect for each call, and some use REST. It prints what failed as JSON,
+also where Ctrl-C ends it early.
 """
 
 import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from loadtests.samples import load
@@ -25,24 +27,27 @@ def renewed(product: Product, before: set[int]) -> bool:
 def main(directory: Path, samples: Path, transport: str, count: int) -> None:
     rows = load(samples, "digits")
     product = Product(directory, directory / "models", "--transport", transport).start()
+    restarts = 0
     try:
         with (
             traffic(product.server, rows, OWN_CONNECTION, clients=CLIENTS, pause_s=0.0) as kept,
             traffic(product.server, rows, OWN_CONNECTION, clients=CLIENTS, connect_per_call=True, pause_s=0.0) as fresh,
             rest_traffic(product.port("http"), rows) as rest,
+            suppress(KeyboardInterrupt),
         ):
-            for _ in range(count):
+            while restarts < count:
                 before = {child["pid"] for child in product.children("worker")}
                 os.kill(product.state()["pid"], signal.SIGHUP)
                 until(lambda before=before: renewed(product, before), 60, "every worker is a new one")  # type: ignore[misc]
                 kept.wait_for(CLIENTS)
                 fresh.wait_for(CLIENTS)
+                restarts += 1
         product.stop()
     finally:
         product.kill()
     made = {"kept": kept, "fresh": fresh, "rest": rest}
     failures = [f"{name}: {one.failure} {one.text}" for name, calls in made.items() for one in calls.failures()]
-    told = {"restarts": count, "calls": {name: len(calls.outcomes) for name, calls in made.items()}}
+    told = {"restarts": restarts, "calls": {name: len(calls.outcomes) for name, calls in made.items()}}
     print(json.dumps({**told, "failures": failures}))
 
 
