@@ -34,14 +34,8 @@ _KEPT: Final = 4096
 # come to live at the same address.
 _names: dict[str, bytes] = {}  # of keys that were checked
 _kept: dict[int, tuple[Metadata, Fields]] = {}
-# What begins the trailers of refusals, by their text: of texts that come again and again, which are in HPACK's table
-# (it has room for a dozen), and of others.
-_repeated: dict[str, Fields] = {}
-_told: dict[str, Fields] = {}
 _MOST_REPEATED: Final = 8
 _CHANGED: Final = 256  # so many refusals with other texts that were told before: those of now are not those of then
-_others = [0]  # refusals with texts that were told before, since there was room for them in the table
-_pushbacks: dict[int, Any] = {}  # their fields, by the milliseconds after which one may come again
 _OK: Final[Fields] = ((b"grpc-status", b"0"),)
 _STATUS: Final = {code: (b"grpc-status", b"%d" % number_of(code)) for code in StatusCode}
 _EXHAUSTED: Final = _STATUS[StatusCode.RESOURCE_EXHAUSTED]
@@ -52,6 +46,54 @@ _NUL: Final = 0
 # Makes a field that HPACK does not index, without the class's own constructor, which is interpreted.
 # What is declared to return a pair loses its class when it is compiled.
 never_indexed: Final = partial(tuple.__new__, ngh2.NeverIndexedHeader)
+
+
+class RefusalFields:
+    """Keeps the encoded fields of refusals: what begins their trailers, by their text, and when to come again.
+
+    A text that was told before is in HPACK's table if it is one of eight (the table has room for a dozen fields): one
+    text after the other would drive all fields that repeat out of it. After 256 refusals with texts that found no room,
+    those of now are not those of then, and there is room again.
+    """
+
+    def __init__(self) -> None:
+        self._repeated: dict[str, Fields] = {}  # in the table
+        self._told: dict[str, Fields] = {}
+        self._without_room = 0
+        self._pushbacks: dict[int, Any] = {}
+
+    def beginning(self, text: str) -> Fields:
+        """Returns the status of a refusal and its text."""
+        fields = self._repeated.get(text)
+        return self._seldom(text) if fields is None else fields
+
+    def pushback(self, after_ms: int) -> Any:
+        """Returns the field that says when to come again, which is not indexed."""
+        field = self._pushbacks.get(after_ms)
+        if field is None:
+            if len(self._pushbacks) >= _KEPT:
+                self._pushbacks.clear()
+            field = self._pushbacks[after_ms] = never_indexed((PUSHBACK.encode(), b"%d" % after_ms))
+        return field
+
+    def _seldom(self, text: str) -> Fields:
+        fields = self._told.get(text)
+        if fields is None:
+            if len(self._told) >= _KEPT:
+                self._told.clear()
+            fields = self._told[text] = (_EXHAUSTED, never_indexed((b"grpc-message", percent_encoded(text))))
+            return fields
+        if len(self._repeated) < _MOST_REPEATED:
+            fields = self._repeated[text] = (_EXHAUSTED, (b"grpc-message", percent_encoded(text)))
+            return fields
+        self._without_room += 1
+        if self._without_room >= _CHANGED:
+            self._without_room = 0
+            self._repeated.clear()
+        return fields
+
+
+_refusals: Final = RefusalFields()
 
 
 def decode(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Pair, ...]:
@@ -149,43 +191,13 @@ def overload_trailers(error: Overloaded, metadata: Metadata = (), own: OwnMetada
 
     Raises: ValueError for a key or value that cannot be sent.
     """
-    text = str(error)
-    fields = _repeated.get(text)
-    if fields is None:
-        fields = _seldom(text)
+    fields = _refusals.beginning(str(error))
     after_ms = error.retry_after_ms
     if after_ms is not None:
-        pushback = _pushbacks.get(after_ms)
-        if pushback is None:
-            if len(_pushbacks) >= _KEPT:
-                _pushbacks.clear()
-            pushback = _pushbacks[after_ms] = never_indexed((PUSHBACK.encode(), b"%d" % after_ms))
-        fields += (pushback,)
+        fields += (_refusals.pushback(after_ms),)
     if own is not None:
         fields += (_own_field(own),)
     return (*fields, *encode(metadata)) if metadata else fields
-
-
-def _seldom(text: str) -> Fields:
-    """Returns what begins the trailers of a refusal whose text is not, or not yet, in HPACK's table.
-
-    It is in it when it was told before and there is room: one text after the other would drive all fields that repeat
-    out of the table.
-    """
-    fields = _told.get(text)
-    if fields is None:
-        if len(_told) >= _KEPT:
-            _told.clear()
-        fields = _told[text] = (_EXHAUSTED, never_indexed((b"grpc-message", percent_encoded(text))))
-        return fields
-    if len(_repeated) < _MOST_REPEATED:
-        repeated = _repeated[text] = (_EXHAUSTED, (b"grpc-message", percent_encoded(text)))
-        return repeated
-    _others[0] += 1
-    if _others[0] >= _CHANGED:
-        _others[0] = 0
-        _repeated.clear()
-    return fields
 
 
 def percent_encoded(text: str) -> bytes:

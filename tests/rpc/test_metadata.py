@@ -9,6 +9,7 @@ from gateway.errors import InvalidArgument, Overloaded, ResourceExhausted
 from gateway.rpc.handler import Metadata, OwnMetadatum
 from gateway.rpc.metadata import (
     Pair,
+    RefusalFields,
     decode,
     encode,
     ok_trailers,
@@ -108,32 +109,37 @@ def test_a_refusal_that_is_one_of_many_says_what_any_other_does(text: str, after
         assert overload_trailers(error, given, own) == status_trailers(status_of(error, "/x"), given, own)
 
 
-def _unindexed(text: str) -> dict[bytes, bool]:
-    fields = overload_trailers(Overloaded(text, retry_after_ms=34), (), ("x-id", b"7f"))
-    return {field[0]: isinstance(field, ngh2.NeverIndexedHeader) for field in fields}
+def test_what_a_refusal_alone_says_is_kept_out_of_the_table_of_fields() -> None:
+    fields = overload_trailers(Overloaded("told once", retry_after_ms=34), (), ("x-id", b"7f"))
+    kinds = {field[0]: isinstance(field, ngh2.NeverIndexedHeader) for field in fields}
+    assert kinds == {b"grpc-status": False, b"grpc-message": True, b"grpc-retry-pushback-ms": True, b"x-id": True}
 
 
-def _shared(text: str) -> bool:
-    return not _unindexed(text)[b"grpc-message"]
+def _shared(kept: RefusalFields, text: str) -> bool:
+    _, message = kept.beginning(text)
+    return not isinstance(message, ngh2.NeverIndexedHeader)
 
 
-def test_only_a_text_that_refusals_share_is_in_the_table_of_fields() -> None:
-    for _ in range(600):  # what was told before this test is in the table no more
-        _shared("another moment")
-        for number in range(9):
-            _shared(f"another moment {number}")
-    kinds = {b"grpc-status": False, b"grpc-message": True, b"grpc-retry-pushback-ms": True, b"x-id": True}
-    assert _unindexed("a queue of 12 ms") == kinds
-    for _ in range(300):
-        if _shared("a queue of 12 ms"):
-            break
-    assert _unindexed("a queue of 12 ms") == kinds | {b"grpc-message": False}
+def test_a_text_that_is_told_again_is_in_the_table_of_fields() -> None:
+    kept = RefusalFields()
+    assert [_shared(kept, "a queue of 12 ms") for _ in range(3)] == [False, True, True]
+
+
+def test_texts_of_another_moment_leave_the_table_to_those_of_now() -> None:
+    kept = RefusalFields()
+    for _ in range(2):
+        for number in range(8):
+            _shared(kept, f"another moment {number}")
+    told = [_shared(kept, "a queue of 12 ms") for _ in range(300)]
+    assert not any(told[:256])
+    assert all(told[258:])
 
 
 def test_many_texts_leave_the_table_to_the_fields_that_repeat() -> None:
-    once = [_shared(f"a queue of {number} ms") for number in range(1000, 6000)]
+    kept = RefusalFields()
+    once = [_shared(kept, f"a queue of {number} ms") for number in range(1000, 6000)]
     assert not any(once)
-    told = [{number for number in range(7000, 7100) if _shared(f"a queue of {number} ms")} for _ in range(40)]
+    told = [{number for number in range(7000, 7100) if _shared(kept, f"a queue of {number} ms")} for _ in range(40)]
     assert not told[0]
     changes = sum(len(after - before) for before, after in itertools.pairwise(told))
     assert 8 <= changes < 40 * 100 / 10
