@@ -74,7 +74,7 @@ def test_a_hundred_rollbacks_load_nothing_and_are_followed_in_time(four: Product
     lags: list[float] = []
     killed = 0
     with (
-        grpc.insecure_channel(four.server, options=OWN_CONNECTION) as channel,
+        grpc.insecure_channel(four.server, options=RETRYING) as channel,  # a busy store is asked again
         traffic(four.server, demo.rows("digits"), OWN_CONNECTION, clients=CONNECTIONS, pause_s=0.0) as calls,
     ):
         apply(channel, "a")
