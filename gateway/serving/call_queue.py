@@ -16,6 +16,7 @@ from gateway.serving.version import Version
 
 # How much later a call may come than one of the next lower class and still run before it: no class waits for ever.
 HEAD_START_NS: Final = 250_000_000
+LEFT: Final = 256  # answered calls that a queue may hold, beside as many as wait
 
 
 class CallQueue:
@@ -142,6 +143,14 @@ class CallQueue:
         self._version.backlog = self._wait.of(self.size, now)
         return taken
 
+    def forget(self) -> None:
+        """Notes that a call was answered while it waits.
+
+        It leaves with the next run. Where that takes long, those who come and go meanwhile would be kept without bound.
+        """
+        self.size -= 1
+        drop_answered(self._waiting, self.size)
+
     def _place_of(self, level: int, now_ns: int) -> int:
         """Returns how many calls are before one of that class: those of its class or a better one, and others that wait
         for so long that nobody passes them any more.
@@ -190,6 +199,16 @@ class CallQueue:
             if not call.answered:
                 self.size -= 1
                 call.fail(_waited_too_long())
+
+
+def drop_answered(waiting: "deque[Call]", size: int) -> None:
+    """Takes those that were answered out of a queue, in place, if they are most of it; `size` are not answered."""
+    if len(waiting) < 2 * size + LEFT:
+        return
+    for _ in range(len(waiting)):
+        call = waiting.popleft()
+        if not call.answered:
+            waiting.append(call)
 
 
 def _turn_ns(call: Call) -> int:

@@ -9,6 +9,7 @@ from typing import Final
 from gateway.backoff import retry_after_ms
 from gateway.errors import GatewayError, ResourceExhausted, Unavailable
 from gateway.serving.call import Call
+from gateway.serving.call_queue import drop_answered
 from gateway.serving.version import Version
 from gateway.serving.version_queue import VersionQueue
 
@@ -87,6 +88,7 @@ class ColdQueue(VersionQueue):
 
     def forget(self, call: Call) -> None:
         self._size -= 1
+        drop_answered(self._waiting, self._size)
 
     def end(self) -> None:
         if self._timer is not None:

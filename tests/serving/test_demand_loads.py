@@ -1,6 +1,7 @@
 """Versions on demand: what a first request gets, what makes room, what stays, and what a call is told that waits."""
 
 import asyncio
+import gc
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -177,6 +178,29 @@ async def test_a_call_that_goes_away_leaves_nothing(tried: Path, tmp_path: Path)
         await until(lambda: stage.catalog.demand_counts()["no_room"] == 1)
         assert stage.engine.queued(stage.catalog.version("b", "1")) == 0
         assert stage.idle()
+
+
+@pytest.mark.parametrize("model", ["b", "slow"], ids=["cold", "running"])
+async def test_calls_that_come_and_go_while_nothing_moves_are_not_kept(model: str, tried: Path, tmp_path: Path) -> None:
+    async with on_demand(tried, tmp_path, room=1, stay_s=STAY_S) as stage:
+        if model == "b":
+            await stage.infer("a", floats(1.0))  # it stays, so that b has no room
+
+        def called() -> Call:
+            deadline_ns = monotonic_ns() + 600_000_000_000
+            return stage.submit(stage.begin(model, deadline_ns=deadline_ns), floats(1.0, features=64))
+
+        stays = [called() for _ in range(8)]
+        if model == "slow":
+            await until(lambda: stays[0].batch is not None)
+        before = sum(isinstance(one, Call) for one in gc.get_objects())
+        for _ in range(1200):
+            stage.engine.cancel(called())
+            stage.forget()
+        assert sum(isinstance(one, Call) for one in gc.get_objects()) < before + 500
+        for call in stays:
+            stage.engine.cancel(call)
+        await until(stage.idle)
 
 
 async def test_what_cannot_be_loaded_is_told_and_tried_again_later(tried: Path, tmp_path: Path) -> None:
