@@ -20,11 +20,13 @@ static void tell(int signum, siginfo_t *info, void *context) {
     char head[512];
     const char *test = getenv("PYTEST_CURRENT_TEST");
     (void)context;
+    /* First: a stack that is broken may end its own telling, and then what comes next is asked, not this once more. */
+    for (size_t at = 0; at < sizeof FATAL / sizeof *FATAL; at++)
+        sigaction(FATAL[at], &before[FATAL[at]], NULL);
     int length = snprintf(head, sizeof head, "\nFatal signal %d at address %p in thread %p of process %ld, test %.300s\n",
                           signum, info->si_addr, (void *)pthread_self(), (long)getpid(), test ? test : "none");
     if (write(written_to, head, (size_t)length) == length)
         backtrace_symbols_fd(frames, backtrace(frames, FRAMES), written_to);
-    sigaction(signum, &before[signum], NULL);
     if (info->si_code <= 0) /* it was sent, as abort() does: the instruction would not fault again */
         raise(signum);
 }
