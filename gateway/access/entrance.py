@@ -1,8 +1,9 @@
 """Keeps the directory of callers at what its files and its issuer say, beside the requests.
 
 1. What is new is read whole and checked before it takes the old one's place: a broken or missing file changes nothing
-   but `trouble`. A file that changes counts once it, or its text, has been the same for two looks, so half of one never
-   does; one that is another at each look for long is in trouble.
+   but `trouble`. A file counts once nobody has written it for a look. One that is replaced all the time, by a rename,
+   which is whole, counts as well once two in a row say the same. So half of one does only where who writes it in
+   place rests in the midst of it for a look. One that is another at each look for long is in trouble.
 2. What was sound is kept on disk as well, so that a worker which starts while a file is broken, or while the issuer is
    away, knows who everybody is. It is kept by where it came from: what another file or issuer said counts no more, and
    goes as soon as this one has said something sound.
@@ -20,7 +21,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from gateway.access.denials import LOG_EVERY_S, Denials
 from gateway.access.directory import Directory
@@ -67,16 +68,17 @@ class Watched(Generic[_T]):
         self._parse = parse
         self._kept = kept
         self._text: str | None = None
-        self._marks: list[object] = [None, None]
-        self._glimpse: str | None = None  # what a file said that was written since the look before
-        self._restless = 0  # looks since it said something twice
+        self._seen: _Mark | None = None
+        self._taken: _Mark | None = None
+        self._glimpse: bytes | None = None  # what a file says that has replaced another since the look before
+        self._restless = 0  # looks in a row that each met another file
         self.value: _T | None = None
 
     def restore(self) -> None:
         """Takes what an earlier process kept, if nothing better is there; says so where something is wrong."""
         if self.value is None and self._kept is not None:
             try:
-                self.value = self._parse(_read(self._kept))
+                self.value = self._parse(_text_of(_read(self._kept)))
             except (InvalidArgument, OSError):
                 return
             if self.trouble:
@@ -100,34 +102,43 @@ class Watched(Generic[_T]):
     def look(self, path: Path, *, first: bool = False) -> bool:
         """Reads the file if it was written since, and nobody writes it now; returns whether it says something new."""
         try:
-            about = path.stat()
-            mark = (about.st_mtime_ns, about.st_size, about.st_ino)
-            before, taken = self._marks
-            self._marks[0] = mark
-            if not first and mark == taken:
+            before, mark = self._seen, _mark_of(path)
+            self._seen = mark
+            if not first and mark == self._taken:
                 return False
-            text = _read(path)
-            if not first and mark != before and not self._settles(text):
+            if not first and mark != before and not self._settles(path, before, mark):
+                return False
+            content = _read(path)
+            self._seen = _mark_of(path)
+            if not first and self._seen != mark:  # written meanwhile
                 return False
             self._glimpse, self._restless = None, 0
+            text = _text_of(content)
         except OSError as error:
-            self._marks = [None, None]
+            self._seen = self._taken = None
             self.complain(f"cannot be read: {error.strerror}")
             return False
         except InvalidArgument as error:
             self.complain(str(error))
             return False
-        self._marks[1] = mark
+        self._taken = mark
         return self.take(text)
 
-    def _settles(self, text: str) -> bool:
-        """Returns whether a file that was written since the last look says the same as then."""
-        if text == self._glimpse:
+    def _settles(self, path: Path, before: "_Mark | None", mark: "_Mark") -> bool:
+        """Returns whether a file that replaced another since the last look says what that one did, that had as well.
+
+        One that was written in place may be half of one, and the same half at two looks. Raises: OSError.
+        """
+        glimpse = _read(path) if before is None or mark.inode != before.inode else None
+        if glimpse is not None and glimpse == self._glimpse:
             return True
-        self._glimpse = text
+        self._glimpse = glimpse
         self._restless += 1
         if self._restless >= _RESTLESS_LOOKS:
-            self.complain("is written all the time: its text counts once it is the same for two looks, a second apart")
+            self.complain(
+                "is another at each look: it counts once nobody has written it for a second; write a whole one beside"
+                " it, and rename that"
+            )
         return False
 
     def complain(self, trouble: str) -> None:
@@ -275,10 +286,28 @@ class Entrance:
         )
 
 
-def _read(path: Path) -> str:
-    """Raises: OSError; InvalidArgument for what is too large, or no text."""
+class _Mark(NamedTuple):
+    """What tells whether a file was written since."""
+
+    modified_ns: int
+    size: int
+    inode: int
+
+
+def _mark_of(path: Path) -> _Mark:
+    """Raises: OSError."""
+    about = path.stat()
+    return _Mark(about.st_mtime_ns, about.st_size, about.st_ino)
+
+
+def _read(path: Path) -> bytes:
+    """Returns what is in the file, of a large one more than is allowed. Raises: OSError."""
     with path.open("rb") as file:
-        content = file.read(_FILE_LIMIT_BYTES + 1)
+        return file.read(_FILE_LIMIT_BYTES + 1)
+
+
+def _text_of(content: bytes) -> str:
+    """Raises: InvalidArgument for what is too large, or no text."""
     if len(content) > _FILE_LIMIT_BYTES:
         raise InvalidArgument(f"more than {_FILE_LIMIT_BYTES} bytes")
     try:

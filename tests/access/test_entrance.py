@@ -65,23 +65,59 @@ async def test_a_token_that_is_revoked_is_refused_at_the_next_look(clock: Clock,
     assert made.status() == {"trouble": "", "told": {}}
 
 
-async def test_a_file_that_is_written_anew_each_second_counts_once_it_says_the_same_twice(
+def replaced(path: Path, content: bytes, look: int) -> None:
+    """Renames a whole file over the one at the path, as at another second."""
+    beside = path.with_name("beside")
+    beside.write_bytes(content)
+    os.utime(beside, (NOW_S, NOW_S + look))
+    beside.replace(path)
+
+
+async def test_a_file_that_is_replaced_each_second_counts_once_it_says_the_same_twice(
     clock: Clock, tokens: Path
 ) -> None:
     made = entrance(clock, AccessFiles(tokens=tokens))
-    revoked = "".join(line for line in tokens_file().splitlines(keepends=True) if "name=infer" not in line)
+    revoked = "".join(line for line in tokens_file().splitlines(keepends=True) if "name=infer" not in line).encode()
     for look in range(2):
-        written(tokens, revoked)
-        os.utime(tokens, (NOW_S, NOW_S + look))
+        replaced(tokens, revoked, look)
         assert await made.step() == (look == 1)
     with pytest.raises(Unauthenticated):
         made.gatekeeper.authorize(INFER, bearer("infer"), ())
-    for look in range(12):  # another text each time: nobody knows which of them is whole
-        written(tokens, f"{tokens_file()}\n# {look}")
+    for look in range(12):  # another text each time
+        replaced(tokens, f"{tokens_file()}\n# {look}".encode(), look)
         assert not await made.step()
-    assert "is written all the time" in made.trouble
+    assert "is another at each look" in made.trouble
     assert await made.step()  # nobody has written it since
     assert made.trouble == ""
+
+
+@pytest.mark.parametrize("half", [b"", tokens_file().partition("\n")[0].encode(), b"# \xc3"])
+async def test_half_of_a_file_that_is_written_in_place_each_second_never_counts(
+    clock: Clock, tokens: Path, half: bytes
+) -> None:
+    made = entrance(clock, AccessFiles(tokens=tokens))
+    for look in range(12):
+        assert (made.trouble == "") == (look < 10)
+        written(tokens, half)
+        os.utime(tokens, (NOW_S, NOW_S + look))
+        assert not await made.step()
+    assert "access-tokens: is another at each look: it counts once nobody has written it for a second" in made.trouble
+    for name in ("infer", "operator"):
+        assert made.gatekeeper.authorize(INFER if name == "infer" else APPLY, bearer(name), ()).name == name
+    replaced(tokens, half, 13)  # nor is it what the one that has replaced it is compared with
+    assert not await made.step()
+    written(tokens, tokens_file())
+    assert not await looked_twice(made)
+    assert made.trouble == ""
+
+
+async def test_a_file_that_is_replaced_each_second_and_is_none_is_told(clock: Clock, tokens: Path) -> None:
+    made = entrance(clock, AccessFiles(tokens=tokens))
+    for look in range(2):
+        assert made.trouble == ""
+        replaced(tokens, b"\xff", look)
+        assert not await made.step()
+    assert made.trouble == "access-tokens: the text is not UTF-8"
 
 
 def test_a_file_that_is_not_there_at_the_first_start_left_nothing_in_force(
