@@ -11,7 +11,6 @@ import msgspec
 from gateway.drift.report.analysis_extra import missing_analysis
 from gateway.errors import GatewayError, InvalidArgument
 from gateway.replay.replay_question import ReplayMessage, ReplayQuestion, RerunQuestion
-from gateway.serving.autogroup import lower_autogroup
 from gateway.serving.probe_child import end_with_parent
 
 _NICENESS = 19
@@ -23,7 +22,6 @@ def main() -> None:
         os.dup2(2, 1)
         end_with_parent()
         os.nice(_NICENESS)
-        lower_autogroup(_NICENESS)
         question = msgspec.json.decode(sys.stdin.buffer.readline(), type=ReplayQuestion | RerunQuestion)
 
         def tell(done: int, total: int) -> None:

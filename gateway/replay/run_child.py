@@ -24,7 +24,6 @@ from gateway.replay.run_message import (
     framed,
     sent,
 )
-from gateway.serving.autogroup import lower_autogroup
 from gateway.serving.candidate import Candidate, Loaded
 from gateway.serving.config_source import ConfigSource
 from gateway.serving.opening import open_version
@@ -43,7 +42,6 @@ def main() -> None:
         os.dup2(2, 1)
         end_with_parent()
         os.nice(_NICENESS)
-        lower_autogroup(_NICENESS)
         request = _next(questions, RunRequest)
         if request is None:
             return

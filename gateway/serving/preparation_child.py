@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from msgspec import structs
+
 from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.autogroup import lower_autogroup
 from gateway.serving.heap import reused_buffers, settle_heap
@@ -26,7 +28,7 @@ from loaders.loader import LocalVersion
 from loaders.store import hashed
 
 _NICENESS: Final = 10
-_IDLE_NICENESS: Final = 19  # of a session: it has no idle class
+_SESSION_NICENESS: Final = 19  # a session has no idle class
 _IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
 _IOPRIO_WHO_PROCESS: Final = 1
 _IOPRIO_CLASS_IDLE: Final = 3 << 13
@@ -44,21 +46,22 @@ def main() -> None:
         end_with_parent()
         settle_heap()
         request = from_json(sys.stdin.buffer.readline(), PreparationRequest)
-        step_back(idle=request.idle)
+        stepped_back = step_back(idle=request.idle)
         probe = request.probe
         # The files that are written are mapped when they are tried.
         limit = probe.memory_limit + 2 * request.file_limit
         set_limits(replace(probe, memory_bytes=limit), file_bytes=request.file_limit)
-        answers.write(to_json(_answer(request)) + b"\n")
+        answers.write(to_json(structs.replace(_answer(request), stepped_back=stepped_back)) + b"\n")
 
 
-def step_back(*, idle: bool) -> None:
+def step_back(*, idle: bool) -> bool:
     """Lets every other process of the machine go first, at the disk and at the CPU; with `idle` whatever it costs.
 
-    Elsewhere than on Linux others go first at the CPU alone.
+    Without it the session keeps its share of the CPU: there is a limit of time for what is done then. Elsewhere than on
+    Linux others go first at the CPU alone. Returns False where the session should step back and does not.
     """
     os.nice(_NICENESS)
-    lower_autogroup(_IDLE_NICENESS if idle else _NICENESS)
+    stepped_back = lower_autogroup(_SESSION_NICENESS) if idle else True
     if sys.platform == "linux":
         if idle:
             with suppress(OSError):
@@ -67,6 +70,7 @@ def step_back(*, idle: bool) -> None:
         if number is not None:
             with suppress(OSError, AttributeError):
                 ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE)
+    return stepped_back
 
 
 def _answer(request: PreparationRequest) -> Refusal:

@@ -69,10 +69,14 @@ class _Keyed(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Says why a version is not prepared. One that is not `lasting` holds for a while."""
+    """Says why a version is not prepared. One that is not `lasting` holds for a while.
+
+    `stepped_back`: whether the workers went before who tried it.
+    """
 
     reason: str
     lasting: bool = True
+    stepped_back: bool = True
 
 
 @dataclass(frozen=True, slots=True)

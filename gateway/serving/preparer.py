@@ -45,7 +45,7 @@ class Preparer:
     """Prepares versions and finds prepared ones, in a directory that the workers of a host share.
 
     For `idle_s` a preparation gets only what nobody else wants of the CPU; on a machine that is always busy it then
-    begins again with a small share.
+    begins again with the share of any other session.
 
     Units: `min_bytes` of weights from which a version is prepared; `max_bytes` of all prepared models, 0: none are;
            `timeout_s` for a preparation, with those before it.
@@ -168,6 +168,10 @@ class Preparer:
                 idle=True,
             )
             refusal = await self._answer(wanted)
+            if not refusal.stepped_back:
+                logger.warning(
+                    "preparation shared the CPU with the workers as an equal: digest=%s", request.local.digest
+                )
             if not refusal.reason and not await asyncio.to_thread(self._store.publish, key, staging):
                 refusal = Refusal(
                     f"prepared, it has more bytes than prepared models may have ({self._store.max_bytes})"

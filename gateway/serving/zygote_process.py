@@ -30,7 +30,6 @@ from typing import Final, NoReturn
 
 from onnx import TensorProto, helper
 
-from gateway.serving.autogroup import lower_autogroup
 from gateway.serving.probe_child import NICENESS, answer, end_with_parent, forbid_tracing, peak_memory, probe
 from gateway.serving.probe_request import ProbeRequest
 from loaders.loader import FileEntry, LocalVersion
@@ -135,7 +134,7 @@ class ZygoteProcess:
             os.dup2(errors, 2)
             for descriptor in (self._woken, self._waker, errors):
                 os.close(descriptor)
-            os.setpgid(0, 0)  # not a session: it would be an equal of the worker's, whatever its niceness
+            os.setpgid(0, 0)  # not a session, which would have a share of the CPU of its own
             with os.fdopen(0, "rb", closefd=False) as requests, os.fdopen(channel, "wb") as answers:
                 answer(requests, answers, growth_bytes=self._growth_bytes)
             code = 0
@@ -206,7 +205,6 @@ def main() -> None:
     """Serves the control socket that is standard input."""
     end_with_parent()
     os.nice(NICENESS)
-    lower_autogroup(NICENESS)  # before the files of this process are root's
     forbid_tracing()
     with socket.socket(fileno=os.dup(CONTROL_FD)) as control, open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), CONTROL_FD)

@@ -43,7 +43,7 @@ async def test_a_request_that_ends_the_process_is_an_error_and_the_next_one_is_a
         assert first.run_ns > 0
         assert runner.pid is not None
         assert os.getpriority(os.PRIO_PROCESS, runner.pid) == 19
-        assert session_niceness(runner.pid) in (19, None)
+        assert not session_niceness(runner.pid)  # a run has 30 s, and its time is told
         os.kill(runner.pid, signal.SIGKILL)
         assert "killed by signal 9" in (await runner.run(row())).error
         assert not (await runner.run(row())).error

@@ -62,7 +62,7 @@ async def test_processes_end_with_their_worker(fetch: Fetch) -> None:
         (zygote,) = zygotes(worker.pid)
         (trial,) = zygotes(zygote)
         assert os.getsid(trial) == os.getsid(zygote) == zygote  # a session of its own had a share of its own
-        assert session_niceness(trial) in (5, None)
+        assert not session_niceness(trial)  # a trial has 60 s: a busy host would refuse models that are good
     finally:
         worker.kill()
         await worker.wait()
