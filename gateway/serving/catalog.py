@@ -187,11 +187,16 @@ class Catalog(PinnedVersions):
     async def run(self, poll_seconds: float) -> None:
         """Scans the repository for ever; a slow load does not delay the next scan.
 
+        What nobody has seen yet is looked at again after the patience of a first look at the latest: until then this
+        worker is not ready.
+
         Raises: an unexpected error only, which is a fault in this program.
         """
         while not self._fault.done():
             await self._step()
-            await asyncio.wait((self._fault,), timeout=poll_seconds)
+            is_seen = self._first is not None
+            pause_s = poll_seconds if is_seen else min(poll_seconds, self._reader.first_look_s)
+            await asyncio.wait((self._fault,), timeout=pause_s)
         self._fault.result()
 
     async def close(self) -> None:

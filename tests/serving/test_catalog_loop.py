@@ -2,8 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -12,16 +12,19 @@ import pytest
 from onnx import helper
 
 from gateway.serving.catalog import Catalog
-from gateway.serving.intents import IntentStore
+from gateway.serving.intents import Intents, IntentStore
+from gateway.serving.kept_files import keep_files
 from gateway.serving.lifecycle import Pipeline
 from gateway.serving.probe import Prober
 from gateway.serving.repository import ModelRepository
+from gateway.serving.repository_reader import FIRST_LOOK_S, RepositoryReader
 from gateway.serving.session import Session
 from gateway.serving.version import VersionState
 from gateway.tensor import Datatype
 from loaders.filesystem import FilesystemLoader
 from loaders.store import ContentStore
 from tests import models
+from tests.machine_load import as_loaded
 from tests.serving.catalogs import answer, opened
 
 WIDTH = 1448  # 8 MiB a layer
@@ -142,10 +145,10 @@ async def test_a_start_does_not_wait_for_a_repository_that_hangs(tmp_path: Path)
         models.write_version(tmp_path / "models", model, "1", models.affine(3.0))
     store = ContentStore(tmp_path / "store")
 
-    def made(loader: Stalling) -> Catalog:
+    def made(loader: Stalling, first_look_s: float = FIRST_LOOK_S) -> Catalog:
         pipeline = Pipeline(loader, Prober(tmp_path / "probes", idle_s=5), intra_threads=1)
         state = IntentStore(tmp_path / "state")
-        return Catalog(ModelRepository(loader), pipeline, state, store=store, first_look_s=0.05)
+        return Catalog(ModelRepository(loader), pipeline, state, store=store, first_look_s=first_look_s)
 
     before = made(Stalling(tmp_path / "models", store))
     await before.start(20)
@@ -158,7 +161,7 @@ async def test_a_start_does_not_wait_for_a_repository_that_hangs(tmp_path: Path)
 
     loader = Stalling(tmp_path / "models", store)
     loader.goes_on.clear()
-    catalog = made(loader)
+    catalog = made(loader, 0.05)
     try:
         async with asyncio.timeout(15):
             await catalog.start(20)
@@ -168,10 +171,74 @@ async def test_a_start_does_not_wait_for_a_repository_that_hangs(tmp_path: Path)
         assert "has not answered for 0.05 s" in catalog.trouble
         assert not catalog.ready()
         loader.goes_on.set()
-        while not catalog.ready():
-            await catalog.poll()
+        running = asyncio.create_task(catalog.run(3600.0))  # without polls it was never ready
+        async with asyncio.timeout(as_loaded(15)):
+            ready = asyncio.Event()
+            catalog.subscribe(lambda version: ready.set() if catalog.ready() else None)
+            if not catalog.ready():
+                await ready.wait()
+        running.cancel()
         assert answer(catalog.newest("other")) == 3.0
         assert catalog.trouble == ""
     finally:
         loader.goes_on.set()
         await catalog.close()
+
+
+@asynccontextmanager
+async def blind_reader(directory: Path, first_look_s: float) -> AsyncIterator[tuple[RepositoryReader, Stalling]]:
+    """The reader of a repository that hangs, while one model is kept that a route names."""
+    models.write_version(directory / "models", "m", "1", models.affine())
+    store = ContentStore(directory / "store")
+    loader = Stalling(directory / "models", store)
+    repository, intents = ModelRepository(loader), IntentStore(directory / "state")
+    kept = keep_files(store, ModelRepository(loader).scan()["m"])
+    intents.change(lambda known: known.with_pins("m", {"1": loader.digest("m", "1")}).with_kept("m", kept))
+    loader.goes_on.clear()
+    reader = RepositoryReader(repository, intents, store, first_look_s=first_look_s)
+    try:
+        yield reader, loader
+    finally:
+        loader.goes_on.set()
+        reader.close()
+
+
+async def test_no_two_route_changes_wait_for_one_repository_that_hangs(tmp_path: Path) -> None:
+    """Each look waited anew: every route change to a version that was not loaded cost the whole time again."""
+    async with blind_reader(tmp_path, 0.3) as (reader, loader):
+        begun_s = perf_counter()
+        for _ in range(10):
+            view = await reader.next_look()
+            assert view.is_blind
+            assert view.kept.keys() == {"m"}
+        assert 0.25 < perf_counter() - begun_s < 1.5
+        loader.goes_on.set()
+        while view.is_blind:
+            view = await reader.next_look()
+        assert view.folders.keys() == {"m"}
+
+
+async def test_what_is_decided_while_a_waiter_resumes_is_in_its_view(tmp_path: Path) -> None:
+    """The look had ended, its waiter had not resumed: an unload in between was overwritten by the view from before."""
+    async with blind_reader(tmp_path, 20.0) as (reader, loader):
+        decides, next_decides, looked = threading.Event(), threading.Event(), threading.Event()
+
+        def unload(intents: Intents) -> Intents:
+            decides.wait(20)
+            return intents.with_unload("m")
+
+        def after(intents: Intents) -> Intents:
+            next_decides.set()
+            return intents
+
+        looking = asyncio.create_task(reader.next_look())
+        assert await asyncio.to_thread(loader.waits.wait, 20)
+        rest = [asyncio.create_task(reader.change_intents(change)) for change in (unload, after)]
+        rest_of_look = asyncio.ensure_future(reader.on_thread(looked.set))
+        await asyncio.sleep(0)  # both changes are submitted
+        loader.goes_on.set()
+        assert looked.wait(20), "on the loop, which so learns of the look's end and of the change in one turn"
+        decides.set()
+        assert next_decides.wait(20)
+        assert "m" in (await looking).intents.unloaded
+        await asyncio.gather(*rest, rest_of_look)
