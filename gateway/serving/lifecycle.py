@@ -9,9 +9,10 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from errno import errorcode
 from functools import partial
 from time import perf_counter_ns
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from gateway.errors import FailedPrecondition, GatewayError, Internal, Unavailable
 from gateway.serving.candidate import Candidate, Loaded
@@ -35,6 +36,9 @@ from loaders.model_signature import TrustedKeys
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# These errors of the operating system last until somebody changes something: to try at each look would help nobody.
+_LASTING: Final = frozenset(("EACCES", "EPERM", "ELOOP", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "EFBIG", "EUCLEAN"))
 
 
 class Pipeline:
@@ -324,7 +328,8 @@ def _explained(work: Callable[[], T]) -> T:
     except LoaderError as error:
         raise refusal_of(error) from error
     except OSError as error:
-        raise Unavailable(f"files cannot be read: {error.strerror}") from error
+        kind = FailedPrecondition if errorcode.get(error.errno or 0) in _LASTING else Unavailable
+        raise kind(f"files cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise FailedPrecondition("there is not enough memory for the version") from error
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import time
+from errno import EACCES, EIO, ELOOP
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from gateway.serving.version import IllegalVersionMove, VersionEvent, VersionSta
 from gateway.tensor import Datatype, TensorSpec
 from loaders.errors import SourceUnreadable
 from loaders.filesystem import FilesystemLoader
-from loaders.loader import Loader
+from loaders.loader import Loader, LocalVersion
 from loaders.store import ContentStore
 from loadtests.bench.models import MODELS, write
 from tests import models
@@ -147,6 +148,37 @@ async def test_files_that_cannot_be_read_for_a_moment_are_no_bad_ones(name: str,
         loaders[0].away = frozenset()
         await live.catalog.poll()
         assert live.catalog.newest("m").config.outputs[0].labels == ("c", "d")
+
+
+class Refusing(FilesystemLoader):
+    """A source whose copies the operating system refuses to give, while there is an error."""
+
+    error: int | None = None
+
+    def fetch(self, model: str, version: str, *, digest: str | None = None) -> LocalVersion:
+        if self.error is not None:
+            raise OSError(self.error, os.strerror(self.error))
+        return super().fetch(model, version, digest=digest)
+
+
+@pytest.mark.parametrize(("error", "attempts"), [(EACCES, 1), (ELOOP, 1), (EIO, 3)])
+async def test_a_refusal_that_lasts_is_not_tried_again_at_each_look(error: int, attempts: int, tmp_path: Path) -> None:
+    loaders: list[Refusing] = []
+
+    def made(root: Path, store: ContentStore) -> Loader:
+        loaders.append(Refusing(root, store))
+        return loaders[0]
+
+    async with opened(tmp_path, loader_of=made) as live:
+        models.write_version(live.root, "m", "1", models.affine())
+        loaders[0].error = error
+        for _ in range(3):
+            await live.catalog.poll()
+        assert live.changes.count(("m", "1", VersionState.LOADING)) == attempts
+        assert live.reason("m", "1") == f"files cannot be read: {os.strerror(error)}"
+        loaders[0].error = None
+        await live.catalog.load("m")
+        assert live.states() == {"m/1": VersionState.AVAILABLE}
 
 
 async def test_new_files_replace_a_version_and_bad_ones_do_not(tmp_path: Path) -> None:
