@@ -24,7 +24,7 @@ from tests.e2e.conftest import OWN_CONNECTION, Demo
 from tests.e2e.product import Product, environment, until
 from tests.e2e.test_faults import BACK_WITHIN_S, EAGER, RETRYING
 from tests.e2e.traffic import traffic
-from tests.machine_load import as_loaded
+from tests.machine_load import as_loaded, assert_kept, times
 from tests.routing.live import kill_feeds
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
@@ -33,6 +33,7 @@ CONNECTIONS = 16
 ROLLBACKS = 100
 RESTARTS = 20
 FOLLOWED_WITHIN_S = 2.0  # also by a worker whose feed was cut at that moment
+FOLLOWS_AT_ALL_S = 30.0  # else the test waits no longer
 CHANGE = pb.Change(actor="tests", reason="whole proof", source="api")
 MIGRATION = Path("/proc/sys/net/ipv4/tcp_migrate_req")
 
@@ -89,7 +90,7 @@ def test_a_hundred_rollbacks_load_nothing_and_are_followed_in_time(four: Product
             answered_s = time.monotonic()
             calls.wait_for(4 * CONNECTIONS)
             while any(one.version == "2" for one in calls.outcomes[-4 * CONNECTIONS :]):
-                assert time.monotonic() - answered_s < as_loaded(FOLLOWED_WITHIN_S)
+                assert time.monotonic() - answered_s < as_loaded(FOLLOWS_AT_ALL_S)
                 calls.wait_for(CONNECTIONS)
             late = [one.began_s - answered_s for one in calls.outcomes[since:] if one.version == "2"]
             lags.append(max([0.0, *late]))
@@ -97,8 +98,8 @@ def test_a_hundred_rollbacks_load_nothing_and_are_followed_in_time(four: Product
     assert killed >= 2 * ROLLBACKS * cut  # those that are back from the time before
     lags.sort()
     print(f"{len(calls.outcomes)} calls; after the answer {1e3 * lags[49]:.1f} ms p50, {1e3 * lags[98]:.1f} ms p99")
-    assert lags[-1] <= as_loaded(FOLLOWED_WITHIN_S)
     assert loads(four) == loaded
+    assert_kept(lags[-1], FOLLOWED_WITHIN_S, times())
 
 
 def apply(channel: grpc.Channel, arm: str) -> None:
@@ -132,11 +133,11 @@ def test_each_worker_that_any_signal_ends_is_back_and_costs_its_own_calls(four: 
                 patient.wait_for(CONNECTIONS)
     print(f"back after {max(took_s):.1f} s at most; {len(patient.outcomes)} calls that are repeated, none failed;")
     print(f"{len(calls.failures())} of {len(calls.outcomes)} others failed")
-    assert max(took_s) <= as_loaded(BACK_WITHIN_S)
     assert patient.failures() == []
     assert {outcome.failure for outcome in calls.failures()} <= {"UNAVAILABLE"}
     own = [outcome for outcome in calls.failures() if "failed to connect" not in outcome.text]
     assert len(own) <= CONNECTIONS // 2 * len(took_s)
+    assert_kept(max(took_s), BACK_WITHIN_S, times())
 
 
 def back(product: Product, gone: dict[str, object]) -> bool:
@@ -152,10 +153,11 @@ def back(product: Product, gone: dict[str, object]) -> bool:
 def test_twenty_restarts_are_noticed_by_nobody(demo: Demo, tmp_path: Path, transport: str, migrates: int) -> None:
     """P7, in a network of its own, where the kernel hands the connections of a closing socket on, or does not."""
     if not MIGRATION.exists() or shutil.which("unshare") is None:
-        pytest.skip("the kernel or the system has no tcp_migrate_req or unshare")
+        pytest.skip(f"no {MIGRATION} (Linux from 5.14 on) or no unshare")
     network = ["unshare", "--net", "sh", "-c", f'ip link set lo up && echo {migrates} > {MIGRATION} && exec "$@"', "sh"]
-    if subprocess.run([*network, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("this user may have no network of its own")
+    tried = subprocess.run([*network, "true"], check=False, capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"no network of its own (as root, or with --cap-add SYS_ADMIN): {tried.stderr.strip()}")
     shutil.copytree(demo.repository, tmp_path / "models")
     arguments = [str(tmp_path), str(demo.samples), transport, str(RESTARTS)]
     done = subprocess.run(
