@@ -4,7 +4,7 @@
     <store>/seen/<key>      the digest that a source with this fingerprint had when it was copied
     <store>/staging/        copies under way
     <store>/partial/<key>/  what is here of a version whose source broke off
-    <store>/locks/          one writer per key among all processes of the host
+    <store>/locks/          one writer per key, and per directory of `staging`, among all processes of the host
 
 Order: a directory `<store>/<digest>` appears complete and synced, by rename, or not at all. It never changes; a
        copy that no longer has its digest is set aside and made again.
@@ -21,7 +21,7 @@ from errno import EDQUOT, EEXIST, ENOSPC, ENOTEMPTY
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from hashlib import file_digest
 from pathlib import Path
-from tempfile import mkdtemp
+from secrets import token_hex
 
 from loaders import manifest
 from loaders.errors import DigestMismatch, StoreUnwritable, UnsafeSource
@@ -88,16 +88,11 @@ class ContentStore:
 
         Raises: StoreUnwritable; any error of `fill`. Then nothing is left behind.
         """
-        with _writing():
-            self._lay_out()
-            staging = Path(mkdtemp(dir=self._directory / "staging"))
-            try:
-                files = tuple(sorted(fill(staging), key=lambda entry: entry.name))
-                (staging / manifest.FILENAME).write_text(manifest.render(files), "ascii")
-                _seal(staging)
-                return self._publish(staging, files)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+        with _writing(), self._staged() as staging:
+            files = tuple(sorted(fill(staging), key=lambda entry: entry.name))
+            (staging / manifest.FILENAME).write_text(manifest.render(files), "ascii")
+            _seal(staging)
+            return self._publish(staging, files)
 
     def seen(self, key: str) -> str | None:
         """Returns the digest noted under `key` (64 hex digits)."""
@@ -214,9 +209,8 @@ class ContentStore:
                 removed.append(copy.path.name)
                 total -= copy.size
         for path in (*(self._directory / "staging").iterdir(), *(self._directory / "partial").iterdir()):
-            # A file that comes for a day, or a clock that was set: what is being copied shows no sign of it.
-            if _is_old(path, before_s) and not _is_held(self._directory / "locks" / path.name):
-                shutil.rmtree(path, ignore_errors=True)
+            if _is_old(path, before_s):
+                self._remove_unlocked(path, before_s)
         for path in (self._directory / "locks").iterdir():
             if path != self._collecting and _is_old(path, before_s):
                 _remove_unheld(path)
@@ -224,6 +218,35 @@ class ContentStore:
             if self.seen(path.name) in removed:
                 path.unlink(missing_ok=True)
         return Collected(tuple(sorted(removed)), total, max(0, total - self._max_bytes))
+
+    def _remove_unlocked(self, path: Path, before_s: float) -> None:
+        """Removes a directory unless somebody holds its lock, and keeps everybody from it until it is gone.
+
+        A file that comes for a day, or a clock that was set: what is being copied shows no sign of it.
+        """
+        lock = self._directory / "locks" / path.name
+        with suppress(OSError):  # it cannot be opened, or somebody holds it: the next collection looks again
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                if _is_at(descriptor, lock):
+                    if _is_old(path, before_s):  # still: it may have been gone on with
+                        shutil.rmtree(path, ignore_errors=True)
+                    lock.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def _staged(self) -> Iterator[Path]:
+        """Yields a new directory, which no collection removes however old it looks; what is left there is removed."""
+        name = token_hex(16)
+        with self.locked(name):
+            staging = self._directory / "staging" / name
+            staging.mkdir(mode=0o700)
+            try:
+                yield staging
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
 
     def _copies(self) -> "list[_Copy]":
         """Returns all copies, the least recently used first."""
@@ -263,13 +286,8 @@ class ContentStore:
 
     def _set_aside(self, path: Path) -> None:
         """Takes a copy out of the store at once, then removes it from the disk."""
-        with _writing():
-            away = Path(mkdtemp(dir=self._directory / "staging")) / path.name
-            try:
-                os.rename(path, away)
-            except FileNotFoundError:
-                pass  # another process did it
-        shutil.rmtree(away.parent, ignore_errors=True)
+        with _writing(), self._staged() as staging, suppress(FileNotFoundError):  # another process did it
+            os.rename(path, staging / path.name)
 
 
 def hashed(root: Path, name: str) -> FileEntry:
@@ -337,21 +355,6 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
         return False
-
-
-def _is_held(path: Path) -> bool:
-    """Whether some process holds the lock of which this is the file."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        flock(descriptor, LOCK_EX | LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _remove_unheld(path: Path) -> None:

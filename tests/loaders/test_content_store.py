@@ -3,6 +3,8 @@
 import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 
 from loaders.errors import LoaderError, StoreUnwritable
 from loaders.filesystem import FilesystemLoader
-from loaders.store import ContentStore
+from loaders.loader import FileEntry
+from loaders.store import ContentStore, hashed
 from tests.loaders.repositories import copies
 
 
@@ -113,6 +116,61 @@ def test_what_cannot_be_locked_ends_no_collection(
         os.utime(path, (0, 0))
     assert store.collect(now_s=time.time(), unused_s=3600).removed == (copy.digest,)
     assert {path.name for path in locks.iterdir()} == {"collecting", "folder"}
+
+
+def test_a_copy_of_a_directory_stays_while_it_is_made_however_old_it_looks(store: ContentStore, tmp_path: Path) -> None:
+    """A clock that is set forward makes everything old, and a slow disk what is written at its beginning."""
+    collecting = ContentStore(tmp_path / "data/store")
+
+    def fill(staging: Path) -> tuple[FileEntry, ...]:
+        (staging / "model.onnx").write_bytes(b"model bytes")
+        collecting.collect(now_s=time.time() + 1e6, unused_s=3600)
+        return (hashed(staging, "model.onnx"),)
+
+    copy = store.put(fill)
+    assert copy.model_file().read_bytes() == b"model bytes"
+    assert not list((tmp_path / "data/store/staging").iterdir())
+    assert {path.name for path in (tmp_path / "data/store/locks").iterdir()} <= {"collecting"}
+
+
+def test_what_a_killed_process_was_copying_is_removed_unless_its_lock_cannot_be_read(
+    store: ContentStore, tmp_path: Path
+) -> None:
+    root = tmp_path / "data/store"
+    for path in (root / "staging/killed", root / "partial/killed", root / "partial/unknown"):
+        path.mkdir()
+    (root / "locks/killed").touch()
+    (root / "locks/unknown").mkdir()
+    store.collect(now_s=time.time() + 1e6, unused_s=3600)
+    assert not list((root / "staging").iterdir())
+    assert [path.name for path in (root / "partial").iterdir()] == ["unknown"]
+
+
+_COLLECTS = """
+import fcntl, os, sys, time
+from pathlib import Path
+from loaders.store import ContentStore
+
+root = Path(sys.argv[1])
+
+def hook(event, arguments):
+    if event == "shutil.rmtree":
+        lock = os.open(root / "locks" / Path(arguments[0]).name, os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("held")
+
+sys.addaudithook(hook)
+ContentStore(root).collect(now_s=time.time() + 1e6, unused_s=3600)
+"""
+
+
+def test_no_copier_gets_a_directory_that_is_being_removed(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "data/store/partial/left").mkdir()
+    command = [sys.executable, "-c", _COLLECTS, str(tmp_path / "data/store")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "held\n"
+    assert not list((tmp_path / "data/store/partial").iterdir())
 
 
 def test_a_store_that_cannot_be_written_says_so(repository: Path, tmp_path: Path) -> None:
