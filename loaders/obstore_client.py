@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from loaders.errors import SourceChanged, SourceNotFound, SourceUnreadable, UnsupportedUri
 from loaders.object_client import Options, not_made
-from loaders.remote_copy import RemoteFile
+from loaders.remote_copy import SMALL_BYTES, RemoteFile
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureStore, ClientConfig, GCSStore, RetryConfig
@@ -65,7 +65,7 @@ class ObstoreClient:
                 result = get(self._store, one.place, options={"if_match": one.mark, "range": {"offset": offset}})
             else:
                 result = get(self._store, one.place, options={"if_match": one.mark})
-            for chunk in result.stream(_CHUNK):
+            for chunk in result.stream(1 if one.size <= SMALL_BYTES else _CHUNK):
                 yield bytes(chunk)
 
 

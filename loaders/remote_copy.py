@@ -23,6 +23,9 @@ from loaders.tree import TreeLimits
 _MIB: Final = 1 << 20
 _PACE_S: Final = 60.0  # so long a file is given to come faster than
 _LEAST_BYTES_S: Final = 4096
+SMALL_BYTES: Final = 64 << 20  # of what may be read whole: clients yield its bytes as they come
+_WHOLE_S: Final = 60.0
+_WHOLE_BYTES_S: Final = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,15 +186,21 @@ class RemoteCopies:
             manifest.compare(manifest.parse(text.decode("ascii", "replace")), entries)
 
 
-def read_whole(read_from: ReadFrom, one: RemoteFile, name: str) -> bytes:
-    """Returns the bytes of a small file, as they were listed. Raises: SourceChanged, DigestMismatch; as `read_from`."""
+def read_whole(read_from: ReadFrom, one: RemoteFile, name: str, clock: Callable[[], float] = monotonic) -> bytes:
+    """Returns the bytes of a small file, as they were listed.
+
+    Raises: SourceChanged, DigestMismatch, SourceUnreadable (it comes too slowly, and others wait); as `read_from`.
+    """
     parts: list[bytes] = []
-    left = one.size
+    left, given_s = one.size, _WHOLE_S + one.size / _WHOLE_BYTES_S
+    until_s = clock() + given_s
     for chunk in read_from(one, name, 0) if one.size else ():
         parts.append(chunk)
         left -= len(chunk)
         if left < 0:
             break  # whatever more it sends
+        if left and clock() > until_s:
+            raise SourceUnreadable(f"{name[:80]!a} cannot be read: {one.size - left} bytes came in {given_s:.0f} s")
     if left:
         raise SourceChanged(f"{name[:80]!a} has {one.size - left} bytes or more, it was listed with {one.size}")
     content = b"".join(parts)

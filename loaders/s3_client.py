@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from loaders.errors import MALFORMED, SourceChanged, SourceNotFound, SourceUnreadable, UnsupportedUri
 from loaders.object_client import Options, not_made
-from loaders.remote_copy import RemoteFile
+from loaders.remote_copy import SMALL_BYTES, RemoteFile
 
 _CHUNK: Final = 8 << 20
 _PAGE_CHUNK: Final = 64 << 10
@@ -33,6 +33,7 @@ class S3Client:
         self._clock = clock
         self._client = _client(options.get("endpoint", ""), options.get("region", ""))
         self._client.meta.events.register("before-send.s3.ListObjectsV2", self._send_for_page)
+        self._client.meta.events.register("before-send.s3.GetObject", self._send_for_object)
 
     @property
     def place(self) -> str:
@@ -51,12 +52,36 @@ class S3Client:
                     raise SourceUnreadable(f"the model repository cannot be listed within {_PAGES_S:g} s")
 
     def _send_for_page(self, request: Any, **_: object) -> Any:
-        """Sends the request as the client would; whoever drips its answer would hold up every other repository."""
+        """Sends the request as the client would; whoever drips its answer would hold up every other repository.
+
+        Its headers count, though a wait for them is ended by the timeouts of the connection alone.
+        """
+        session = self._http_session()
+        if session is None:
+            return None
+        until_s = self._clock() + _PAGE_S
         request.stream_output = True
-        response = self._client._endpoint.http_session.send(request)
-        response.raw = _TimedBody(response.raw, self._clock)
+        response = session.send(request)
+        response.raw = _TimedBody(response.raw, self._clock, until_s)
         _ = response.content  # here, where a connection that breaks is tried again
         return response
+
+    def _send_for_object(self, request: Any, **_: object) -> Any:
+        """Sends the request as the client would; small objects are yielded as they come, for who looks at the time."""
+        session = self._http_session()
+        if session is None:
+            return None
+        until_s = self._clock() + _PAGE_S
+        response = session.send(request)
+        if response.status_code >= 300:
+            response.raw = _TimedBody(response.raw, self._clock, until_s)
+        elif int(response.headers.get("content-length") or 0) <= SMALL_BYTES:
+            response.raw = _ArrivingBody(response.raw)
+        return response
+
+    def _http_session(self) -> Any:
+        """Returns what the client sends by, which is no part of its interface; None has it send as it does."""
+        return getattr(getattr(self._client, "_endpoint", None), "http_session", None)
 
     def content(self, one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
         """Yields the object's bytes. Raises: as `ObjectClient`."""
@@ -70,12 +95,12 @@ class S3Client:
 
 
 class _TimedBody:
-    """The body of an answer that is to be whole within `_PAGE_S`; each read of its socket has a timeout of its own."""
+    """The body of an answer that is to be whole by `until_s`; each read of its socket has a timeout of its own."""
 
-    def __init__(self, raw: Any, clock: Callable[[], float]) -> None:
+    def __init__(self, raw: Any, clock: Callable[[], float], until_s: float) -> None:
         self._raw = raw
         self._clock = clock
-        self._until_s = clock() + _PAGE_S
+        self._until_s = until_s
 
     def stream(self) -> Iterator[bytes]:
         """Yields the bytes as they come. Raises: as `read`, and as the client where the connection breaks."""
@@ -89,8 +114,22 @@ class _TimedBody:
     def read(self, size: int) -> bytes:
         """Returns what has come of the next bytes, none at the end. Raises: SourceUnreadable."""
         if self._clock() > self._until_s:
-            raise SourceUnreadable(f"the model repository cannot be listed: a page takes more than {_PAGE_S:g} s")
+            raise SourceUnreadable(f"the object store cannot be read: an answer takes more than {_PAGE_S:g} s")
         return bytes(self._raw.read1(size, decode_content=True))
+
+
+class _ArrivingBody:
+    """The body of an object, of which each read returns what has come; all else is as the client's."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    def read(self, size: int) -> bytes:
+        """Returns bytes that have come, none at the end. Raises: as the client where the connection breaks."""
+        return bytes(self._raw.read1(size))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
 
 
 def _client(endpoint: str, region: str) -> Any:
