@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from gateway.errors import FailedPrecondition, GatewayError, UnknownModel, UnknownVersion, VersionNotReady
+from gateway.errors import FailedPrecondition, GatewayError, Unavailable, UnknownModel, UnknownVersion, VersionNotReady
 from gateway.serving.config_source import ConfigSource, parse_json
 from gateway.serving.copy_upkeep import CopyUpkeep
 from gateway.serving.declaration import Describe
@@ -271,7 +271,8 @@ class Catalog(PinnedVersions):
             if folder is None:
                 raise UnknownModel(model)
             if folder.error and override is None:
-                raise FailedPrecondition(f"failed to load {model!r}: {folder.error}")
+                kind = Unavailable if folder.is_unread else FailedPrecondition
+                raise kind(f"failed to load {model!r}: {folder.error}")
             wishes = {key: fingerprint for key, fingerprint in view.wishes(self._required).items() if key[0] == model}
             if not any(wishes.values()):
                 raise FailedPrecondition(f"failed to load {model!r}, no version is available")

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 CONFIG_FILENAME = "config.pbtxt"
 MAX_SIDE_FILE_BYTES = 64 << 20  # labels and warm-up data
+_UNREAD = "unread "  # begins the stamp of a model whose configuration cannot be read now; no loader gives such a one
 _KEPT = "kept:"  # begins the fingerprint of a version whose directory is gone and whose content is in the store
 _MAX_WARNED = 100  # a scan
 _SIDE_DIRECTORIES = frozenset(("warmup",))
@@ -62,6 +63,11 @@ class ModelFolder:
     aliases: Mapping[str, str] = field(default_factory=dict)
     seen_s: float = field(default=0.0, compare=False)
     notes: Mapping[str, VersionNotes] = field(default_factory=dict)
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the configuration cannot be read now, as `error` says; `source` is the last one, or EMPTY."""
+        return self.stamp.startswith(_UNREAD)
 
     @property
     def policy(self) -> VersionPolicy:
@@ -150,7 +156,7 @@ class ModelRepository:
         try:
             listing = self._loader.versions(model)
             stamp = self._loader.stamp(model)
-            source, error = self._configuration(model, stamp)
+            source, error, stamp = self._configuration(model, stamp)
             filename = _filename(source)
             versions = self._versions(model, listing, filename, passed_over)
         except LoaderError as failed:
@@ -163,27 +169,27 @@ class ModelRepository:
         folder = ModelFolder(model, read, source, stamp, versions, error, origin, aliases, seen_s, dict(listing.notes))
         if not versions:
             holds = f", or a label that holds {filename}" if filename else ""
-            passed_over[model] = f"no version directory in it: a number{holds}"
+            passed_over[model] = error if folder.is_unread else f"no version directory in it: a number{holds}"
         elif not folder.policy.select(versions):
             passed_over[model] = f"its version_policy selects none of its versions {', '.join(sorted(versions))}"
         return folder
 
-    def _configuration(self, model: str, stamp: str) -> tuple[ConfigSource, str]:
-        """Returns the model's configuration, and what is wrong with it; it is read where its stamp is new.
+    def _configuration(self, model: str, stamp: str) -> tuple[ConfigSource, str, str]:
+        """Returns the model's configuration, what is wrong with it, and its stamp; it is read where its stamp is new.
 
-        Raises: LoaderError, where it cannot be read now: that says nothing about what it holds, and is not kept.
+        What cannot be read now says nothing about what it holds: the last one goes on, under a stamp that is never met.
         """
         known = self._known.get(model)
         if known is not None and known.stamp == stamp:
-            return known.source, known.error
+            return known.source, known.error, stamp
         try:
-            return parse_text(self._loader.read(model, CONFIG_FILENAME, MAX_BYTES)), ""
+            return parse_text(self._loader.read(model, CONFIG_FILENAME, MAX_BYTES)), "", stamp
         except SourceNotFound:
-            return EMPTY, ""
+            return EMPTY, "", stamp
         except (LoaderError, GatewayError) as refused:
             if isinstance(refused, LoaderError) and refused.retryable:
-                raise
-            return EMPTY, str(refused)
+                return EMPTY if known is None else known.source, str(refused), f"{_UNREAD}{stamp}"
+            return EMPTY, str(refused), stamp
 
     def _versions(self, model: str, listing: Listing, filename: str, passed_over: dict[str, str]) -> dict[str, str]:
         for name, reason in listing.refused.items():
@@ -305,7 +311,7 @@ def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Pl
     """Returns the steps from the versions that are present to those that are wanted.
 
     1. A version is loaded if it is new, or its fingerprint is neither the one that serves nor the one that failed.
-    2. A draining version that is wanted again comes back without a load, if its files are the same.
+    2. A draining version that is wanted again comes back without a load, if its files are the same, for all one knows.
     3. A version that is loading is left alone: the next plan sees how the load ended.
     4. A version that is no longer wanted is retired, but only once a wanted version of its model serves (or none is
        wanted): a new version that fails must not take the old one with it.
@@ -335,8 +341,8 @@ def plan(wishes: Mapping[Key, str], present: Mapping[Key, Presence]) -> tuple[Pl
 
 
 def serves_again(fingerprint: str, serving: str) -> bool:
-    """Returns whether a draining version is what is wanted: its files are the same, or they are gone."""
-    return fingerprint in ("", serving) or fingerprint.startswith(_KEPT)
+    """Returns whether a draining version is what is wanted: its files are the same, or gone, or there is no telling."""
+    return fingerprint in ("", serving) or fingerprint.startswith((_KEPT, _UNREAD))
 
 
 def _change_for(fingerprint: str, held: Presence | None) -> CatalogChange | None:

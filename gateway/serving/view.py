@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.errors import FailedPrecondition, GatewayError
 from gateway.serving.candidate import Candidate
-from gateway.serving.config_source import ConfigSource, parse_json
+from gateway.serving.config_source import EMPTY, ConfigSource, parse_json
 from gateway.serving.intents import Intents
 from gateway.serving.kept_files import kept_folder
 from gateway.serving.repository import Key, ModelFolder, ModelRepository, wanted
@@ -32,7 +32,8 @@ class RepositoryView:
     """Holds the state of the disk at one moment.
 
     `overrides` are the configurations that replace config.pbtxt; `passed_over` names what cannot be a version, and why;
-    `kept` has the models that are gone from the repository, as the content store has them, because a route names them;
+    `kept` has the models that are gone from the repository, or whose configuration nobody could read yet, as the
+    content store has them, because a route names them;
     `trouble` says which of several repositories could not be listed, or with `is_blind` that none could be since the
     process began: what routes need of it is in `kept`, and what else there is nobody knows.
     """
@@ -75,8 +76,10 @@ class RepositoryView:
 
     def candidate(self, key: Key, fingerprint: str) -> Candidate:
         """Returns the version as this view would load it. The view must have the model, in `folders` or `kept`."""
-        folder = self.folders.get(key[0]) or self.kept[key[0]]
         pin = self.intents.pins.get(key[0], {}).get(key[1], "")
+        folder = self.folders.get(key[0])
+        if folder is None or (pin and key[0] in self.kept):
+            folder = self.kept[key[0]]
         return Candidate(folder, key[1], self.overrides.get(key[0], folder.source), fingerprint, pin)
 
 
@@ -106,7 +109,8 @@ def read_view(
         if store is None or repository.was_listed:
             raise
         return blind_view(intents, store, error)
-    kept = dict(_kept(folders, intents, store)) if store is not None else {}
+    known = {name: folder for name, folder in folders.items() if not (folder.is_unread and folder.source is EMPTY)}
+    kept = dict(_kept(known, intents, store)) if store is not None else {}
     return RepositoryView(folders, intents, overrides, repository.passed_over, kept, repository.trouble)
 
 
