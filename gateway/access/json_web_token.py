@@ -4,6 +4,7 @@ Source: RFC 7519, RFC 7517, RFC 8725 (algorithms are ours to choose, never the t
 """
 
 import json
+import logging
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,13 @@ ALGORITHMS: Final = (
 LEEWAY_S: Final = 30.0
 LIMIT_BYTES: Final = 1 << 20
 _KEYS: Final = 1000
-_KEYS_OF_ID: Final = 8  # each may be tried for a token
+_KEYS_OF_ID: Final = 8  # each may be tried for a token; half of them from either end: some add at the end, some before
+_SHOWN: Final = 64  # characters of an id
 _LATEST_S: Final = 1e12
 _RSA_BITS: Final = 2048
 # Libraries read more than that: what they leave out would make any number of tokens of one that was signed.
 _COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+_log = logging.getLogger(__name__)
 
 
 class UnknownKey(Unauthenticated):
@@ -90,6 +93,8 @@ NO_KEYS: Final = SigningKeys({})
 def parse_keys(text: str | bytes) -> SigningKeys:
     """Returns the keys of a JWKS document that can verify a signature; others are passed over.
 
+    Of one id, or of none, there are eight at most; what is left out is told in the log.
+
     Raises: InvalidArgument for text that is none, or holds no such key.
     """
     import jwt
@@ -109,13 +114,9 @@ def parse_keys(text: str | bytes) -> SigningKeys:
         except (jwt.PyJWTError, ValueError, TypeError, KeyError):
             continue
         of_id = keys.setdefault(str(one.get("kid") or ""), [])
-        if (
-            key.algorithm_name in ALGORITHMS
-            and getattr(key.key, "key_size", _RSA_BITS) >= _least_bits(key.key_type)
-            and len(of_id) < _KEYS_OF_ID
-        ):
+        if key.algorithm_name in ALGORITHMS and getattr(key.key, "key_size", _RSA_BITS) >= _least_bits(key.key_type):
             of_id.append(SigningKey(key.key, _algorithms_of(key, one)))
-    keys = {key_id: of_id for key_id, of_id in keys.items() if of_id}
+    keys = {key_id: _tried(key_id, of_id) for key_id, of_id in keys.items() if of_id}
     if not keys:
         raise InvalidArgument(f"no key for one of {', '.join(ALGORITHMS)} (RSA with {_RSA_BITS} bits or more) in it")
     return SigningKeys(keys)
@@ -177,6 +178,22 @@ def _signed_by_one(
             )
             return claims
     raise jwt.InvalidSignatureError
+
+
+def _tried(key_id: str, keys: list[SigningKey]) -> list[SigningKey]:
+    """Returns those that are tried for a token that names the id: the first and the last, if there are too many."""
+    if len(keys) <= _KEYS_OF_ID:
+        return keys
+    half = _KEYS_OF_ID // 2
+    _log.warning(
+        "jwt-keys: %d keys have %s: the first %d and the last %d are tried for a token, and no token that one of the "
+        "others signed is taken; publish each under an id of its own",
+        len(keys),
+        f"the id {key_id[:_SHOWN]!r}" if key_id else "no id",
+        half,
+        half,
+    )
+    return [*keys[:half], *keys[-half:]]
 
 
 def _algorithms_of(key: "jwt.PyJWK", described: Mapping[str, object]) -> tuple[str, ...]:

@@ -150,6 +150,24 @@ def test_keys_that_share_an_id_or_have_none_are_all_tried() -> None:
         refused(jwt.encode(evil.claims(), evil.keys["new"], algorithm="ES256", headers=shared), keys)
 
 
+def test_of_too_many_keys_of_one_id_the_first_and_the_last_are_tried_and_the_rest_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = Issuer()
+    for number in range(9):
+        made.add(str(number))
+    published = json.loads(made.document())["keys"]
+    for shared, named in (({"kid": "same"}, "the id 'same'"), ({}, "no id")):
+        document = {"keys": [{name: v for name, v in one.items() if name != "kid"} | shared for one in published]}
+        caplog.clear()
+        keys = parse_keys(json.dumps(document))
+        assert f"9 keys have {named}: the first 4 and the last 4 are tried" in caplog.text
+        assert len(keys) == 8
+        for newest in ("0", "8"):  # an issuer adds before or behind
+            token = jwt.encode(made.claims(), made.keys[newest], algorithm="ES256", headers=shared)
+            assert verify(token, keys, EXPECTED, NOW_S)["sub"] == "alice"
+
+
 def test_a_key_that_names_no_algorithm_verifies_those_of_its_kind(issuer: Issuer) -> None:
     published = [{k: v for k, v in one.items() if k != "alg"} for one in json.loads(issuer.document())["keys"]]
     keys = parse_keys(json.dumps({"keys": published}))
