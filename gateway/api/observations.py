@@ -68,6 +68,7 @@ class Observations:
         limit = request.limit or LIMIT
         if not request.after:
             await self._witness.look(store)
+        noted = self._witness.noted  # before the page is read, which lacks what is recorded and noted after it
         page, routes = await chain_and_routes(store, after=request.after, limit=limit)
         return pb.AuditChainResponse(
             entries=[chained_message(entry) for entry in page.entries],
@@ -75,8 +76,8 @@ class Observations:
             trimmed_hash=page.anchor.hash,
             head_sequence=page.head.sequence,
             head_hash=page.head.hash,
-            noted_sequence=self._witness.noted.sequence,
-            noted_hash=self._witness.noted.hash,
+            noted_sequence=noted.sequence,
+            noted_hash=noted.hash,
             routes=[
                 pb.RecordedRoute(model=route.model, revision=route.revision, document=route.document)
                 for route in routes
