@@ -26,7 +26,7 @@ from gateway.rollout.rollout_record import RolloutRecord
 from gateway.routing.document.notation import parse_yaml
 from gateway.routing.store.audit_chain import Recorded, compare, first_fault
 from gateway.routing.store.audit_trail import chain, routes_in_force, sight
-from gateway.routing.store.audit_witness import Note, next_note
+from gateway.routing.store.audit_witness import Note, compared
 from gateway.routing.store.change import Change
 from gateway.routing.store.last_known_good import load_newest
 from gateway.runtime.child import Settings
@@ -100,7 +100,7 @@ async def test_its_store_is_followed_changed_and_rolled_back(
         assert first_fault(page.entries, anchor=page.anchor, head=page.head) is None
         assert compare(page.entries, await routes_in_force(rules)) == Recorded((), ())
         noted = msgspec.json.decode((data / "rules" / "audit-0").read_bytes(), type=Note)
-        note = next_note(noted, await sight(rules, noted.sequence))
+        note = compared(noted, await sight(rules, noted.sequence)).note
         assert note is not None
         assert note.link == page.head
         # The next change, and a step back into what the release before has written.

@@ -15,6 +15,7 @@ from gateway.routing.store.store_script import AUDIT
 LIMIT_DEFAULT = 50
 LIMIT = 1000
 PAGE = 200
+_SIGHT_TRIES = 5
 # What changes something that is no route: outside the store, or the state of a rollout.
 OUTSIDE = (
     *("model.load", "model.unload", "version.replaced"),
@@ -38,13 +39,13 @@ class ChainPage:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What a worker compares with its note: the newest entry, the hash of the noted one, "" where it is not there,
-    which entries are no longer kept, and the hash of the newest heal, "" where none is kept."""
+    """What a worker compares with its note: the newest entry, the hash of the noted one, "" where it is not there, the
+    newest of those that are no longer kept, and the newest heal, None where none is kept."""
 
     head: ChainLink
     at_noted: str
-    trimmed: int
-    healed: str
+    trimmed: ChainLink
+    heal: AuditEntry | None
 
 
 async def append(
@@ -102,22 +103,27 @@ async def chain_and_routes(
 async def sight(store: RedisStore, noted: int) -> Sighting:
     """Returns what there is of the trail now. Raises: StoreUnavailable."""
     names = store.keys
-    told = text(await store.link.call("HGET", names.chain, "healed"))
-    healed_at = told if _NUMBER.fullmatch(told) else "1"  # older releases noted none
-    held, at_noted, heal = await store.link.transaction(
-        [
-            ("HMGET", names.chain, "sequence", "hash", "trimmed_sequence"),
-            ("XRANGE", names.audit, f"{noted}-0", f"{noted}-0"),
-            ("XRANGE", names.audit, f"{healed_at}-0", f"{healed_at}-0"),
-        ]
-    )
-    sequence, hash_, trimmed = many(held)
-    heals = [_entry(entry_id, words) for entry_id, words in stream_entries(heal)]
+    fields = ("sequence", "hash", "trimmed_sequence", "trimmed_hash", "healed")
+    told = await store.link.call("HGET", names.chain, "healed")
+    for _ in range(_SIGHT_TRIES):
+        healed = text(told)
+        healed_at = healed if _NUMBER.fullmatch(healed) else "1"  # older releases noted none
+        held, at_noted, at_healed = await store.link.transaction(
+            [
+                ("HMGET", names.chain, *fields),
+                ("XRANGE", names.audit, f"{noted}-0", f"{noted}-0"),
+                ("XRANGE", names.audit, f"{healed_at}-0", f"{healed_at}-0"),
+            ]
+        )
+        sequence, hash_, trimmed, trimmed_hash, told = many(held)
+        if text(told) == healed:  # else somebody has healed the store meanwhile, and that explains what is there
+            break
+    heals = [_entry(entry_id, words) for entry_id, words in stream_entries(at_healed)]
     return Sighting(
         ChainLink(number(sequence), text(hash_)),
         next((_entry(entry_id, words).hash for entry_id, words in stream_entries(at_noted)), ""),
-        number(trimmed),
-        next((entry.hash for entry in heals if entry.operation in HEALED), ""),
+        ChainLink(number(trimmed), text(trimmed_hash)),
+        next((entry for entry in heals if entry.operation in HEALED), None),
     )
 
 
