@@ -402,7 +402,7 @@ AUDIT_LOST: Final = _metric(
     "gateway_audit_lost",
     "gauge",
     ("worker",),
-    "1 while the audit trail lacks an entry that the worker has seen, and no heal explains it.",
+    "1 while the audit trail cannot be read, or lacks an entry that the worker has seen and no later heal explains it.",
 )
 ACCESS_TROUBLE: Final = _metric(
     _EACH_WORKER, "gateway_access_trouble", "gauge", ("worker",), "1 while a file or the issuer's keys cannot be taken."
