@@ -180,18 +180,27 @@ class CallQueue:
         self._expiry_timer = self._loop.call_later(limit_ns / 1e9, self._expire)
 
     def _expire(self) -> None:
-        """Answers the calls that have waited for too long; they leave the queue when it moves."""
+        """Answers the calls that have waited for too long.
+
+        They leave before they are told: where nothing moves they would be kept with their inputs, and one that goes on
+        to another version would run here, too.
+        """
         self._expiry_timer = None
         now_ns = monotonic_ns()
         next_ns = 0
         expired: list[Call] = []
-        for call in self._waiting:
-            if call.answered or not call.queue_expires_ns:
+        waiting = self._waiting
+        for _ in range(len(waiting)):
+            call = waiting.popleft()
+            if call.answered:
                 continue
-            if call.queue_expires_ns <= now_ns:
+            expires_ns = call.queue_expires_ns
+            if expires_ns and expires_ns <= now_ns:
                 expired.append(call)
-            elif not next_ns or call.queue_expires_ns < next_ns:
-                next_ns = call.queue_expires_ns
+                continue
+            if expires_ns and (not next_ns or expires_ns < next_ns):
+                next_ns = expires_ns
+            waiting.append(call)
         if next_ns:
             self._expiry_timer_ns = next_ns
             self._expiry_timer = self._loop.call_later(max(0, next_ns - now_ns) / 1e9, self._expire)

@@ -100,6 +100,12 @@ class Bench:
         self.outcomes.append(call)
         self._futures[call].set_result(call)
 
+    def forget(self) -> None:
+        """Keeps no call that has ended."""
+        self.outcomes.clear()
+        for call in [call for call, future in self._futures.items() if future.done()]:
+            del self._futures[call]
+
     async def outputs(self, call: Call) -> Sequence[Array]:
         await self._futures[call]
         if call.error is not None:

@@ -1,6 +1,7 @@
 """Micro-batching with real sessions: who runs together, who leaves before, and whose answer is whose."""
 
 import asyncio
+import gc
 import threading
 import time
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from gateway.errors import Cancelled, Code, DeadlineExceeded, ResourceExhausted
 from gateway.serving.batcher import COMPANY_NS, LONELY_RUNS, Batcher
+from gateway.serving.call import Call
 from gateway.tensor import Array, Datatype
 from tests import models
 from tests.machine_load import as_loaded
@@ -296,6 +298,60 @@ async def test_a_call_that_waits_too_long_is_told_then_not_when_the_run_ends(ben
     assert running.batch is not None
     running.batch.abandon()
     assert (await bench.outputs(bench.put(*turning(1))))[0].shape == (1, 64)
+
+
+async def test_calls_that_waited_too_long_are_not_kept_behind_a_long_run(benches: list[Bench]) -> None:
+    bench = Bench(models.turns(), max_batch_size=0, run_us=50_000.0, allow_timeout_override=True)
+    benches.append(bench)
+    running = bench.put(*turning(1_000_000_000))
+    await asyncio.to_thread(bench.session.began.wait, 10)
+    before = sum(isinstance(one, Call) for one in gc.get_objects())
+    calls = [bench.call(*turning(1)) for _ in range(100)]
+    for call in calls:
+        call.queue_limit_ns = 20_000_000
+        bench.batcher.put(call)
+    assert {type(await bench.error(call)) for call in calls} == {DeadlineExceeded}
+    calls.clear()
+    bench.forget()
+    kept = sum(isinstance(one, Call) for one in gc.get_objects()) - before
+    running.fail(Cancelled("enough"))
+    assert running.batch is not None
+    running.batch.abandon()
+    assert kept < 10
+
+
+class Elsewhere:
+    """The receiver of calls that go on to another version as soon as one has failed them."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    def submitted(self, call: Call) -> None:
+        pass
+
+    def withdrawn(self, call: Call) -> None:
+        pass
+
+    def answered(self, call: Call) -> None:
+        call.renew()
+        self.left.set()
+
+
+async def test_a_call_that_went_on_to_another_version_does_not_run_here_as_well(benches: list[Bench]) -> None:
+    bench = Bench(models.turns(), max_batch_size=0, run_us=50_000.0, allow_timeout_override=True)
+    benches.append(bench)
+    running = bench.put(*turning(1_000_000_000))
+    await asyncio.to_thread(bench.session.began.wait, 10)
+    call, elsewhere = bench.call(*turning(1)), Elsewhere()
+    call.receiver, call.queue_limit_ns = elsewhere, 20_000_000
+    bench.batcher.put(call)
+    await elsewhere.left.wait()
+    running.fail(Cancelled("enough"))
+    assert running.batch is not None
+    running.batch.abandon()
+    async with asyncio.timeout(as_loaded(5)):
+        await bench.outputs(bench.put(*turning(1)))
+    assert (len(bench.session.runs), bench.batcher.queued) == (2, 0)
 
 
 @pytest.mark.parametrize(
