@@ -130,7 +130,7 @@ class PostMortem:
             self._write()
 
     def _clear(self, keys: Collection[VersionKey]) -> bool:
-        released = self._quarantine.killed_without(keys)
+        released = self._quarantine.killed_without(keys, monotonic())
         for key in released:
             _log.warning(
                 "released from quarantine: model=%s version=%s: a process was killed for want of memory without it",

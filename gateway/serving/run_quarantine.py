@@ -8,7 +8,9 @@
    too: the next time shows it. Until then it is not one of the two deaths of rule 3.
 5. Four workers that the kernel killed for want of memory within ten minutes, each while one input of the version was
    all that ran, and no kill without it meanwhile: it is quarantined on suspicion. A process that is killed while it
-   does not run is proof that somebody else wants too much: it runs again at once, and is never suspected so again.
+   does not run is proof that somebody else wants too much: it runs again at once, and is not suspected so for ten
+   minutes. A kill while another suspect ran is no such proof, as both may want too much: it releases nobody, and keeps
+   a version from being quarantined only where it is the other one's first.
 6. All of it ends when somebody loads the model again, or after the time that the configuration gives.
 
 Only the supervisor decides; workers read its document, as soon as its number in shared memory changes.
@@ -41,7 +43,7 @@ class Quarantined(msgspec.Struct):
     Units: seconds of the monotonic clock, which all processes of the machine share and nobody sets.
 
     `until_s` 0: the version as such may run; `charge` says why not. `kills_s` are those of rule 5, by which it is
-    `suspected`, until it is `cleared` of all such.
+    `suspected`; until `cleared_until_s` it is not.
     """
 
     model: str
@@ -56,7 +58,7 @@ class Quarantined(msgspec.Struct):
     charge: str = ""
     kills_s: list[float] = []
     suspected: bool = False
-    cleared: bool = False
+    cleared_until_s: float = 0.0
 
     @property
     def key(self) -> VersionKey:
@@ -112,36 +114,47 @@ class RunQuarantine:
             what = "refused from now on" if alone else "run alone from now on"
             if certain:
                 version.deaths += 1
+            suspected = for_memory and len(runs) == len(digests) == 1 and self._suspects(version, now_s)
             if certain and (is_proven or alone):
                 version.died_at_s = [at_s for at_s in version.died_at_s if now_s - at_s < WINDOW_S] + [now_s]
                 if len(version.died_at_s) >= DEATHS:
-                    version.until_s, version.suspected = until_s, False
+                    version.until_s, version.suspected, suspected = until_s, False, False
                     version.charge = f"{len(version.died_at_s)} workers died of it within a minute ({cause})"
                     what += f"; the version is quarantined for {self._hold_s:g} s"
-            elif for_memory and len(runs) == len(digests) == 1 and self._suspects(version, now_s):
+            if suspected:
                 what += f"; the version is quarantined on suspicion for {self._hold_s:g} s"
             lines.append(f"{cause} while it ran model={run.key.model} version={run.key.version} input={shown}: {what}")
         return lines
 
     def _suspects(self, version: Quarantined, now_s: float) -> bool:
         """Counts a kill during a single run of the version; returns whether that quarantines it."""
-        version.kills_s = [at_s for at_s in version.kills_s if now_s - at_s < KILLS_WINDOW_S] + [now_s]
-        if version.cleared or len(version.kills_s) < KILLS:
+        version.kills_s = [*_recent(version.kills_s, now_s), now_s]
+        if now_s < version.cleared_until_s or len(version.kills_s) < KILLS:
             return False
+        if version.until_s and not version.suspected:  # for a better reason
+            return False
+        since_s = version.kills_s[-KILLS]
+        for other in self._versions.values():
+            kills_s = _recent(other.kills_s, now_s)
+            if other is not version and len(kills_s) == 1 and kills_s[0] >= since_s:
+                return False
         version.until_s, version.suspected = now_s + self._hold_s, True
         version.charge = f"{len(version.kills_s)} workers were killed for want of memory while it alone ran"
         return True
 
-    def killed_without(self, keys: Collection[VersionKey]) -> list[VersionKey]:
+    def killed_without(self, keys: Collection[VersionKey], now_s: float) -> list[VersionKey]:
         """Clears every version but these of what it was suspected of: the kernel killed a process for want of memory in
-        which they alone ran. Returns the versions that run again."""
-        released = []
+        which they alone ran. Nobody is cleared if that may be the fault of one of these. Returns the versions that run
+        again."""
+        released: list[VersionKey] = []
+        if any(_recent(version.kills_s, now_s) for version in self._versions.values() if version.key in keys):
+            return released
         for version in self._versions.values():
             if version.key in keys or not (version.kills_s or version.suspected):
                 continue
             version.kills_s = []
             if version.suspected:
-                version.until_s, version.suspected, version.cleared = 0.0, False, True
+                version.until_s, version.suspected, version.cleared_until_s = 0.0, False, now_s + KILLS_WINDOW_S
                 released.append(version.key)
         return released
 
@@ -204,6 +217,10 @@ class QuarantineFile:
     @property
     def number_path(self) -> Path:
         return self._number
+
+
+def _recent(kills_s: Sequence[float], now_s: float) -> list[float]:
+    return [at_s for at_s in kills_s if now_s - at_s < KILLS_WINDOW_S]
 
 
 def _without(died_at_s: Sequence[float], explained_s: float) -> list[float]:

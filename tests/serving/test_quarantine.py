@@ -165,7 +165,7 @@ MEMORY = "killed for want of memory"
 def out_of_memory(quarantine: RunQuarantine, at_s: float, *digests: int, key: VersionKey = KEY) -> str:
     """What is said of a worker that the kernel killed in one run of the version."""
     (line,) = quarantine.worker_died([run(*digests, key=key)], MEMORY, at_s, is_proven=False, for_memory=True)
-    quarantine.killed_without([key])
+    quarantine.killed_without([key], at_s)
     return line
 
 
@@ -190,10 +190,11 @@ def test_a_version_that_runs_alone_at_every_kill_is_quarantined_until_one_comes_
     assert out_of_memory(quarantine, now_s + 9, 9).endswith("the version is quarantined on suspicion for 600 s")
     refused = refusals_of(tmp_path, quarantine).of_version(KEY)
     assert "4 workers were killed for want of memory while it alone ran" in str(refused)
-    assert quarantine.killed_without([]) == [KEY]  # somebody else it is
+    assert quarantine.killed_without([], now_s + 10) == [KEY]  # somebody else it is
     assert refusals_of(tmp_path, quarantine).of_version(KEY) is None
     for digest in range(100, 100 + 2 * KILLS):
         assert out_of_memory(quarantine, now_s + digest, digest).endswith("run alone from now on")
+    assert out_of_memory(quarantine, now_s + 611, 611).endswith("on suspicion for 600 s")  # cleared, not for ever
     assert quarantine.release(KEY.model)
 
 
@@ -214,12 +215,48 @@ def test_fewer_kills_than_that_suspect_nobody(
         assert out_of_memory(quarantine, 1000 + at_s, *digests, key=key).endswith("run alone from now on"), what
 
 
+def test_two_versions_that_want_too_much_do_not_clear_each_other() -> None:
+    quarantine = RunQuarantine(600)
+    quarantined: dict[VersionKey, int] = {}
+    for digest in range(2 * KILLS):
+        key = (KEY, OTHER)[digest % 2]
+        if out_of_memory(quarantine, 1000 + digest, digest, key=key).endswith("quarantined on suspicion for 600 s"):
+            quarantined[key] = digest + 1
+    assert quarantined == {KEY: 2 * KILLS - 1, OTHER: 2 * KILLS}
+    assert quarantine.killed_without([], 1100) == [KEY, OTHER]
+
+
+def test_a_first_kill_of_another_version_releases_nobody() -> None:
+    quarantine = RunQuarantine(600)
+    for digest in range(KILLS):
+        out_of_memory(quarantine, 1000 + digest, digest)
+    out_of_memory(quarantine, 1010, 10, key=OTHER)
+    assert {version.key: version.suspected for version in quarantine.versions} == {KEY: True, OTHER: False}
+
+
+def test_a_kill_by_inputs_that_are_known_counts_too() -> None:
+    quarantine = RunQuarantine(600)
+    lines = [out_of_memory(quarantine, 1000 + 40 * kill, kill // 2) for kill in range(KILLS)]
+    assert ["quarantined" in line for line in lines] == [False] * (KILLS - 1) + [True]
+
+
+def test_a_suspicion_takes_no_proof_away(tmp_path: Path) -> None:
+    quarantine, now_s = RunQuarantine(600), monotonic()
+    for digest in range(KILLS - 1):
+        out_of_memory(quarantine, now_s, digest)
+    for digest in (100, 101):
+        quarantine.worker_died([run(digest)], CAUSE, now_s)
+    out_of_memory(quarantine, now_s, 9)  # was under way
+    assert quarantine.killed_without([], now_s) == []
+    assert "2 workers died of it within a minute" in str(refusals_of(tmp_path, quarantine).of_version(KEY))
+
+
 def test_a_suspicion_ends_with_its_time() -> None:
     quarantine = RunQuarantine(60)
     for digest in range(KILLS):
         out_of_memory(quarantine, 1000 + digest, digest)
     assert quarantine.expire(1064)
-    assert (quarantine.versions[0].until_s, quarantine.killed_without([])) == (0.0, [])
+    assert (quarantine.versions[0].until_s, quarantine.killed_without([], 1064)) == (0.0, [])
     assert out_of_memory(quarantine, 1065, 77).endswith("run alone from now on")
 
 
