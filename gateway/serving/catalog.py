@@ -271,8 +271,9 @@ class Catalog(PinnedVersions):
             if folder is None:
                 raise UnknownModel(model)
             if folder.error and override is None:
-                kind = Unavailable if folder.is_unread else FailedPrecondition
-                raise kind(f"failed to load {model!r}: {folder.error}")
+                if folder.is_unread:
+                    raise Unavailable(f"failed to load {model!r}: {folder.error}")
+                raise FailedPrecondition(f"failed to load {model!r}: {folder.error}")
             wishes = {key: fingerprint for key, fingerprint in view.wishes(self._required).items() if key[0] == model}
             if not any(wishes.values()):
                 raise FailedPrecondition(f"failed to load {model!r}, no version is available")

@@ -328,8 +328,9 @@ def _explained(work: Callable[[], T]) -> T:
     except LoaderError as error:
         raise refusal_of(error) from error
     except OSError as error:
-        kind = FailedPrecondition if errorcode.get(error.errno or 0) in _LASTING else Unavailable
-        raise kind(f"files cannot be read: {error.strerror}") from error
+        if errorcode.get(error.errno or 0) in _LASTING:
+            raise FailedPrecondition(f"files cannot be read: {error.strerror}") from error
+        raise Unavailable(f"files cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise FailedPrecondition("there is not enough memory for the version") from error
 
