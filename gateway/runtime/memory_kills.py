@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _WINDOW_S: Final = 5.0  # from the count to the end of the process: the kernel takes a large one's memory first
+_LAPSE_S: Final = 60.0  # after this nobody who was killed is still dying
 _LOOK_S: Final = 1.0
 
 
@@ -25,7 +26,8 @@ class MemoryKills:
     """Tells deaths for want of memory from other kills. It has no clock: each call says what time it is.
 
     A kill explains one death, and only one soon after it: where two gateways share a group, or a process of another
-    kind was killed in it, a worker that somebody kills an hour later is no victim of that.
+    kind was killed in it, a worker that somebody kills an hour later is no victim of that. A death within a minute may
+    be one that took long: nothing explains it, but the kill may have been that of a worker, so it does not lapse.
     """
 
     def __init__(self, count: KillCount) -> None:
@@ -42,7 +44,7 @@ class MemoryKills:
         """Notes what has been counted by now. Where another file counts, its past is not news."""
         if count.source == self._count.source:
             self._unexplained_s += [now] * (count.kills - self._count.kills)
-        young = [at_s for at_s in self._unexplained_s if now - at_s <= _WINDOW_S]
+        young = [at_s for at_s in self._unexplained_s if now - at_s <= _LAPSE_S]
         self._lapsed += len(self._unexplained_s) - len(young)
         self._unexplained_s = young
         self._count, self._looked_at = count, now
@@ -54,10 +56,12 @@ class MemoryKills:
 
     def explains_death(self) -> bool:
         """Returns whether a death that was just seen is explained by a kill. Order: after `counted`."""
-        if not self._unexplained_s:
-            return False
-        del self._unexplained_s[0]
-        return True
+        for place, at_s in enumerate(self._unexplained_s):
+            if self._looked_at - at_s <= _WINDOW_S:
+                del self._unexplained_s[place]
+                return True
+        del self._unexplained_s[:1]
+        return False
 
 
 def count_kills(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> KillCount:

@@ -141,6 +141,9 @@ class PostMortem:
     def _blamed(self, child: ChildProcess, page: Path, fault: Path) -> tuple[str, list[UnfinishedRun]]:
         number = -child.status
         if child.hung:
+            if not child.exited.is_set():  # silent because the kernel is ending it, maybe: that kill clears nobody
+                self._memory_kills.counted(count_kills(), monotonic())
+                self._memory_kills.explains_death()
             return "killed because it hung", [run for run in unfinished_runs(page) if run.slot == LOOP_SLOT]
         if child.kill_reason or number <= 0:
             return "", []

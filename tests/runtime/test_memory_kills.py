@@ -44,8 +44,17 @@ def test_a_kill_that_explained_no_death_is_told_once() -> None:
     known = kills((10.0, 2))
     assert known.take_lapsed() == 0
     assert known.explains_death()
-    known.counted(KillCount("group", 2), 16.0)
+    known.counted(KillCount("group", 2), 69.9)
+    assert known.take_lapsed() == 0
+    known.counted(KillCount("group", 2), 70.1)
     assert [known.take_lapsed(), known.take_lapsed()] == [1, 0]
+
+
+def test_a_kill_of_a_worker_that_took_long_to_die_does_not_lapse() -> None:
+    known = kills((10.0, 1), (17.0, 1))
+    assert not known.explains_death()
+    known.counted(KillCount("group", 1), 80.0)
+    assert known.take_lapsed() == 0
 
 
 def test_what_another_group_has_counted_is_its_past() -> None:
