@@ -5,10 +5,14 @@ import threading
 from collections.abc import Callable
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from loaders.loader import Loader
+from loaders.schemes import LoaderSettings, canonical, open_loader
 from loaders.source_credentials import basic
+from loaders.store import ContentStore
 
 TITLE = "org.opencontainers.image.title"
 Answer = tuple[int, bytes, dict[str, str]]
@@ -234,3 +238,12 @@ class HubServer(RegistryServer):
 
 def sha256_of(content: bytes) -> str:
     return f"sha256:{sha256(content).hexdigest()}"
+
+
+def ended(server: RegistryServer) -> None:
+    server.shutdown()
+    server.server_close()
+
+
+def opened(uri: str, tmp_path: Path) -> Loader:
+    return open_loader(LoaderSettings(canonical(uri), ContentStore(tmp_path / "store")))

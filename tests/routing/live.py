@@ -9,6 +9,8 @@ from pathlib import Path
 
 from gateway.routing.decision.snapshot import EMPTY, Route, Snapshot, propose
 from gateway.routing.document.document import RouteDocument, parse
+from gateway.routing.store.audit_chain import AuditEntry, first_fault
+from gateway.routing.store.audit_trail import chain
 from gateway.routing.store.change import Change
 from gateway.routing.store.feed import Feed
 from gateway.routing.store.redis_store import RedisStore
@@ -174,3 +176,10 @@ def control_of(store: RedisStore, served_by: Feed | None = None) -> RouteControl
 
 def live(*feeds: Feed) -> bool:
     return all(one.state is FeedState.LIVE for one in feeds)
+
+
+async def whole_trail(store: RedisStore) -> list[AuditEntry]:
+    """The entries of a trail that is found to be whole."""
+    page = await chain(store)
+    assert first_fault(page.entries, anchor=page.anchor, head=page.head) is None
+    return list(page.entries)

@@ -5,60 +5,23 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.api.drain import Drain
-from gateway.api.observations import Observations
 from gateway.errors import InvalidArgument, StoreDamaged, StoreUnavailable
-from gateway.pb import control_pb2 as pb
 from gateway.routing.store.audit_chain import KEPT, AuditEntry, ChainLink, RouteInForce, compare, cut_off, first_fault
 from gateway.routing.store.audit_trail import append, audit, chain, chain_and_routes, routes_in_force
-from gateway.routing.store.audit_witness import AuditWitness
 from gateway.routing.store.change import Change, Proposal
-from gateway.routing.store.redis_store import RedisStore
 from gateway.routing.store.route_draft import REJECTED, Drafts
-from gateway.routing.store.store_link import Link, Word
-from gateway.routing.store.store_reply import Reply
 from gateway.routing.store.store_script import AUDIT
-from tests.routing.live import BY, admin_of, control_of, document, route, store_of
+from tests.routing.live import BY, admin_of, control_of, document, route, store_of, whole_trail
 from tests.valkey import Valkey
 
-T = TypeVar("T")
 START = ChainLink()
-
-
-class Overtaken(RedisStore):
-    """A store where somebody does something right after the answer of this number."""
-
-    def __init__(self, url: str, answer: int, deed: Callable[[], Awaitable[object]]) -> None:
-        super().__init__(url)
-        self._link = OvertakenLink(url, answer, deed)
-
-
-class OvertakenLink(Link):
-    def __init__(self, url: str, answer: int, deed: Callable[[], Awaitable[object]]) -> None:
-        super().__init__(url, name="overtaken")
-        self._left = answer
-        self._deed = deed
-
-    async def call(self, *words: Word) -> Reply:
-        return await self._then(await super().call(*words))
-
-    async def transaction(self, commands: Iterable[Sequence[Word]]) -> list[Reply]:
-        return await self._then(await super().transaction(commands))
-
-    async def _then(self, reply: T) -> T:
-        self._left -= 1
-        if self._left == 0:
-            await self._deed()
-        return reply
 
 
 def entry(sequence: int, before: str, reason: str = "") -> AuditEntry:
@@ -71,13 +34,6 @@ def chained(reasons: Sequence[str]) -> list[AuditEntry]:
     for reason in reasons:
         entries.append(entry(len(entries) + 1, entries[-1].hash if entries else "", reason))
     return entries
-
-
-async def whole(store: RedisStore) -> list[AuditEntry]:
-    """The entries of a trail that is found to be whole."""
-    page = await chain(store)
-    assert first_fault(page.entries, anchor=page.anchor, head=page.head) is None
-    return list(page.entries)
 
 
 # ---- the chain ----
@@ -161,7 +117,7 @@ async def test_everything_that_changes_something_is_in_one_chain(valkey: Valkey)
         await store.link.call("HSET", store.keys.routes, "other", "garbage")
         await control.heal(change=BY, accept_store=True)
         await control.delete("fraud", change=BY)
-        entries = await whole(store)
+        entries = await whole_trail(store)
         assert [one.operation for one in entries] == [
             *("apply", "apply", "rollback", "draft.put", "draft.approve", "draft.rejected"),
             *("model.unload", "version.replaced", "accept", "delete"),
@@ -180,7 +136,7 @@ async def test_commits_at_once_are_one_chain_and_the_routes_are_what_it_recorded
         epoch = (await store.commit(Proposal("m", "apply", route("m"), 0, "", BY))).epoch
         commits = [store.commit(Proposal(f"m{n}", "apply", route(f"m{n}"), None, epoch, BY)) for n in range(20)]
         await asyncio.gather(*commits, *(append(store, "model.load", model=f"m{n}", change=BY) for n in range(5)))
-        entries = await whole(store)
+        entries = await whole_trail(store)
         assert len(entries) == 26
         assert compare(entries, await routes_in_force(store)) == compare([], [])
         held = str((await store.current("m3")).text)
@@ -256,7 +212,7 @@ async def test_what_cannot_be_recorded_is_not_done_until_somebody_heals(
         healed = await control.heal(change=BY, accept_store=True)
         assert healed.findings
         await control.apply(document(share=20), change=BY)
-        assert [one.operation for one in await whole(store)] == ["accept", "apply"]
+        assert [one.operation for one in await whole_trail(store)] == ["accept", "apply"]
 
 
 async def test_a_server_that_is_killed_keeps_a_record_of_every_change_that_it_kept(valkey: Valkey) -> None:
@@ -269,7 +225,7 @@ async def test_a_server_that_is_killed_keeps_a_record_of_every_change_that_it_ke
         answers = await asyncio.gather(*running, return_exceptions=True)
         valkey.start()
         answered = {answer.model for answer in answers if not isinstance(answer, BaseException)}
-        entries = await whole(store)
+        entries = await whole_trail(store)
         routes = await routes_in_force(store)
         assert answered <= {one.model for one in routes}
         assert {one.model for one in routes} == {one.model for one in entries}
@@ -295,7 +251,7 @@ async def test_who_dies_between_the_record_and_the_deed_leaves_the_record(valkey
     assert (await child.communicate())[0] == b""
     assert child.returncode == -signal.SIGKILL
     async with store_of(valkey.url) as store:
-        [recorded] = await whole(store)
+        [recorded] = await whole_trail(store)
         assert (recorded.operation, recorded.actor) == ("model.unload", "ann")
 
 
@@ -306,7 +262,7 @@ async def test_what_was_committed_before_the_trail_began_is_listed_without_a_pla
         await store.link.call("DEL", store.keys.audit, store.keys.chain)  # as an older release leaves it
         await control.apply(document("churn"), change=BY)
         assert [(one.sequence, one.revision) for one in await audit(store)] == [(1, 2), (0, 1)]
-        told = compare(await whole(store), await routes_in_force(store))
+        told = compare(await whole_trail(store), await routes_in_force(store))
         assert told.unchained == ("revision 1 of 'fraud'",)
         assert told.contradictions == ()
 
@@ -326,200 +282,6 @@ async def test_only_what_changes_something_outside_the_store_is_recorded_by_hand
         valkey.kill()
         with pytest.raises(StoreUnavailable):
             await append(store, "model.load", model="m", change=Change())
-
-
-async def test_a_worker_misses_what_it_has_seen_though_both_keys_are_gone(valkey: Valkey, tmp_path: Path) -> None:
-    async with store_of(valkey.url) as store:
-        witness = AuditWitness(tmp_path / "audit-0")
-        await witness.look(store)
-        assert witness.noted == ChainLink()
-        for name in ("a", "b"):
-            await append(store, "model.load", model=name, change=BY)
-        await witness.look(store)
-        noted = witness.noted
-        assert noted == (await chain(store)).head
-        await store.link.call("DEL", store.keys.audit, store.keys.chain)
-        for name in ("c", "d", "e"):  # a chain without a fault, longer than what was there
-            await append(store, "model.load", model=name, change=BY)
-        page = await chain(store)
-        assert first_fault(page.entries, anchor=page.anchor, head=page.head) is None
-        again = AuditWitness(tmp_path / "audit-0")  # after a restart
-        for one in (witness, again):
-            await one.look(store)
-            assert (one.noted, one.lost) == (noted, True)
-        assert first_fault(page.entries, anchor=page.anchor, known=again.noted) is not None
-        for damaged in (b"{", b'{"hash": "\xff"}', b'{"\xff": 1}'):
-            (tmp_path / "audit-0").write_bytes(damaged)
-            assert AuditWitness(tmp_path / "audit-0").noted == ChainLink()
-
-
-async def test_a_heal_begins_a_trail_that_a_worker_follows(valkey: Valkey) -> None:
-    async with store_of(valkey.url) as store:
-        control, witness = control_of(store), AuditWitness()
-        await control.apply(document(share=10), change=BY)
-        await witness.look(store)
-        await store.link.call("DEL", store.keys.chain)
-        await control.heal(change=BY, accept_store=True)
-        await witness.look(store)
-        assert (witness.noted, witness.lost) == ((await chain(store)).head, False)
-        valkey.kill()
-        await witness.look(store)  # a store that is away says nothing
-        assert not witness.lost
-
-
-async def test_what_a_failover_lost_is_missed_until_somebody_heals_and_what_is_lost_later_is_missed_again(
-    valkey: Valkey, tmp_path: Path
-) -> None:
-    async with store_of(valkey.url) as store:
-        control, witness = control_of(store), AuditWitness(tmp_path / "audit-0")
-        await control.apply(document(share=10), change=BY)
-        copies = [(name, f"{name}:replica") for name in (store.keys.audit, store.keys.chain)]
-
-        async def lose_commit(share: int) -> None:
-            """Commits, and leaves the store as a replica has it that had not got that yet."""
-            for name, replica in copies:
-                await store.link.call("COPY", name, replica, "REPLACE")
-            await control.apply(document(share=share), change=BY)
-            await witness.look(store)
-            for name, replica in copies:
-                await store.link.call("RENAME", replica, name)
-
-        await lose_commit(20)
-        await witness.look(store)
-        assert witness.lost
-        await store.link.call("HSET", store.keys.chain, "healed", "99")  # an entry that is none
-        await witness.look(store)
-        assert witness.lost
-        await store.link.call("HSET", store.keys.routes, "other", "garbage")
-        await control.heal(change=BY, accept_store=True)
-        await witness.look(store)
-        assert (witness.noted, witness.lost) == ((await chain(store)).head, False)
-        await whole(store)
-        await lose_commit(30)  # the heal that is in the trail does not explain this
-        for one in (witness, AuditWitness(tmp_path / "audit-0")):
-            await one.look(store)
-            assert one.lost
-
-
-async def test_a_trail_that_cannot_be_read_is_told_as_well_as_one_that_lacks_what_was_seen(
-    valkey: Valkey, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with store_of(valkey.url) as store:
-        witness = AuditWitness()
-        await append(store, "model.load", model="m", change=BY)
-        await witness.look(store)
-        await store.link.call("SET", store.keys.chain, "x")
-        for _ in range(2):
-            await witness.look(store)
-            assert witness.lost
-        assert caplog.text.count("the audit trail cannot be read") == 1
-        await store.link.call("DEL", store.keys.audit, store.keys.chain)
-        for _ in range(2):
-            await witness.look(store)
-            assert witness.lost
-        assert caplog.text.count("the audit trail lacks entry 1, which this worker has seen") == 1
-
-
-async def test_looks_that_overlap_miss_nothing_while_an_entry_is_new(valkey: Valkey, tmp_path: Path) -> None:
-    async with store_of(valkey.url) as store:
-        witness = AuditWitness(tmp_path / "audit-0")
-        await append(store, "model.load", model="m", change=BY)
-        await witness.look(store)
-        lost: list[bool] = []
-
-        async def look() -> None:
-            await witness.look(store)
-            lost.append(witness.lost)
-
-        for name in ("a", "b"):
-            await append(store, "model.load", model=name, change=BY)
-            await asyncio.gather(*(look() for _ in range(4)))
-        assert lost == [False] * 8
-        assert (witness.noted, AuditWitness(tmp_path / "audit-0").noted) == ((await chain(store)).head,) * 2
-        await store.link.call("DEL", store.keys.audit, store.keys.chain)
-        await asyncio.gather(*(look() for _ in range(4)))
-        assert lost[8:] == [True] * 4
-
-
-async def test_a_heal_in_the_midst_of_a_look_explains_what_the_look_lacks(valkey: Valkey) -> None:
-    async with store_of(valkey.url) as store:
-        control, witness = control_of(store), AuditWitness()
-        await control.apply(document(share=10), change=BY)
-        await control.apply(document(share=20), change=BY)
-        await witness.look(store)
-        await store.link.call("DEL", store.keys.audit, store.keys.chain)
-        await store.link.call("HSET", store.keys.routes, "other", "garbage")
-        for name in ("a", "b"):  # the heal is not the first entry
-            await append(store, "model.load", model=name, change=BY)
-        overtaken = Overtaken(valkey.url, 1, lambda: control.heal(change=BY, accept_store=True))
-        await witness.look(overtaken)
-        await overtaken.aclose()
-        assert (witness.noted, witness.lost) == ((await chain(store)).head, False)
-
-
-async def test_an_older_heal_excuses_no_loss_and_a_newer_one_is_told(
-    valkey: Valkey, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with store_of(valkey.url) as store:
-        control, witness = control_of(store), AuditWitness(tmp_path / "audit-0")
-        await control.apply(document(share=10), change=BY)
-        copies = [(name, f"{name}:first") for name in (store.keys.audit, store.keys.chain)]
-
-        async def heal() -> int:
-            await store.link.call("HSET", store.keys.routes, "other", "garbage")
-            await control.heal(change=BY, accept_store=True)
-            return (await chain(store)).head.sequence
-
-        await heal()
-        for name, copy in copies:
-            await store.link.call("COPY", name, copy)
-        await heal()
-        await control.apply(document(share=20), change=BY)
-        await witness.look(store)
-        assert not witness.lost
-        for name, copy in copies:  # a trail whose newest heal is the first
-            await store.link.call("COPY", copy, name, "REPLACE")
-        for one in (witness, AuditWitness(tmp_path / "audit-0")):
-            await asyncio.gather(one.look(store), one.look(store))
-            assert one.lost
-        noted = witness.noted
-        healed = await heal()
-        caplog.clear()
-        for _ in range(2):
-            await witness.look(store)
-            assert (witness.noted, witness.lost) == ((await chain(store)).head, False)
-        assert caplog.text.count("the audit trail lacks entry") == 1
-        assert f"lacks entry {noted.sequence} ({noted.hash}), which" in caplog.text
-        assert f"has seen: heal {healed}, by tester, explains it" in caplog.text
-
-
-async def test_what_is_said_to_have_been_dropped_is_missed_where_it_cannot_have_been(valkey: Valkey) -> None:
-    async with store_of(valkey.url) as store:
-        witness = AuditWitness()
-        await append(store, "model.load", model="m", change=BY)
-        await witness.look(store)
-        await store.link.call("DEL", store.keys.audit)
-        await store.link.call("HSET", store.keys.chain, "trimmed_sequence", "1")
-        await witness.look(store)
-        assert witness.lost
-
-
-async def test_what_the_worker_notes_while_the_chain_is_read_is_no_part_of_the_answer(valkey: Valkey) -> None:
-    async with store_of(valkey.url) as store:
-        witness = AuditWitness()
-        await append(store, "model.load", model="a", change=BY)
-
-        async def note() -> None:
-            await append(store, "model.load", model="b", change=BY)
-            await witness.look(store)
-
-        overtaken = Overtaken(valkey.url, 3, note)  # two answers for the look, and one page
-        observations = Observations(control_of(overtaken), Drain(), witness)
-        page = await observations.audit_chain(pb.AuditChainRequest(limit=1), None)
-        await overtaken.aclose()
-        assert witness.noted.sequence == 2
-        assert (page.head_sequence, page.noted_sequence) == (1, 1)
-        assert page.noted_hash == page.head_hash
 
 
 def test_a_beginning_that_somebody_cut_off_is_not_what_was_dropped() -> None:
