@@ -43,17 +43,17 @@ async def log_of(directory: Path, number: int) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
-async def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
     command = [sys.executable, "-c", COMPACTS, str(tmp_path / "wal"), str(tmp_path / "lake")]
     readings: list[tuple[int, int]] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for number in range(ROUNDS):
-            await log_of(tmp_path / "wal", number)
+            asyncio.run(log_of(tmp_path / "wal", number))
             process.stdin.write("\n")
             process.stdin.flush()
-            rows, resident = json.loads(await asyncio.to_thread(process.stdout.readline))
+            rows, resident = json.loads(process.stdout.readline())
             readings.append((rows, resident))
         process.stdin.close()
     assert readings[-1][0] == ROUNDS * ROWS
