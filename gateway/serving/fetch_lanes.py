@@ -7,7 +7,6 @@ from math import inf
 from typing import Final, TypeVar
 
 from gateway.serving.patient_permits import PatientPermits
-from gateway.serving.time_slice import ask_long_slices
 from gateway.threads import started_daemon
 from loaders.uri import has_scheme
 
@@ -65,7 +64,6 @@ async def _on_thread(work: Callable[[], T]) -> T:
             ended.set_result(outcome)
 
     def run() -> None:
-        ask_long_slices()  # a copy is hashed
         with suppress(RuntimeError):  # the loop has ended: nobody waits any more
             loop.call_soon_threadsafe(tell, _outcome(work))
 

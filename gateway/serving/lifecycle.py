@@ -27,7 +27,6 @@ from gateway.serving.probe import Prober, ProbeRequest, ProbeResult
 from gateway.serving.provenance import MAX_RECORD_BYTES, provenance, record_name
 from gateway.serving.repository import refusal_of
 from gateway.serving.session import Session
-from gateway.serving.time_slice import ask_long_slices
 from gateway.threads import started_threads
 from loaders.errors import LoaderError
 from loaders.loader import NO_NOTES, Loader, LocalVersion
@@ -72,7 +71,7 @@ class Pipeline:
         self._describes: dict[ModelKind, Describe] = {}
         self._permits = asyncio.Semaphore(loads_at_once)
         self._lanes = FetchLanes(loads_at_once, fetch_patience_s)
-        self._threads = started_threads(loads_at_once, "load", ask_long_slices)
+        self._threads = started_threads(loads_at_once, "load")
 
     def describe_by(self, kind: ModelKind, describe: Describe) -> None:
         """Has `describe` complete the configuration of each version of that kind, which has no model file.
