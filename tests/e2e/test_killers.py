@@ -24,7 +24,6 @@ from tests.machine_load import as_loaded
 SERVICE_CONFIG = (Path(__file__).parents[2] / "docs" / "examples" / "service-config.json").read_text()
 RETRYING = [*OWN_CONNECTION, ("grpc.service_config", SERVICE_CONFIG)]
 REPLACED_WITHIN_S = 3.0
-BACK_WITHIN_S = 5.0
 LOWEST = -(2**63)
 MERGED = "max_batch_size: 64\ndynamic_batching { max_queue_delay_microseconds: 50000 }\n"
 ALL = "max_batch_size: 8\nversion_policy { all {} }\n"
@@ -98,7 +97,7 @@ def restarts(product: Product) -> int:
 
 
 def settle(product: Product) -> None:
-    until(lambda: all(one["state"] == "READY" for one in product.children("worker")), 30, "all workers are back")
+    until(lambda: all(one["state"] == "READY" for one in product.children("worker")), 60, "all workers are back")
 
 
 def settle_after(product: Product, restarted: int) -> None:
@@ -317,11 +316,8 @@ def test_a_worker_that_the_kernel_kills_for_want_of_memory_costs_its_own_calls_a
             assert code(once, ones(1 << 26))[0] is grpc.StatusCode.UNAVAILABLE
     finally:
         memory_group.limit(None)
-    killed_s = time.monotonic()
     assert code(channel, boxes(10))[0] is grpc.StatusCode.OK  # by the other worker
-    until(lambda: restarts(product) == before + 1, 10, "the death is counted")
-    settle(product)
-    assert time.monotonic() - killed_s <= as_loaded(BACK_WITHIN_S)
+    settle_after(product, before + 1)  # by a back-off: others died a moment ago
     [said] = re.findall("killed for want of memory while it ran model=filled version=1 input=.*", product.events())
     assert said.endswith("run alone from now on")
     assert code(channel, ones(1 << 26))[0] is grpc.StatusCode.OK  # there was another cause
@@ -345,7 +341,7 @@ def test_a_host_that_starts_no_more_processes_and_threads_is_served_on_and_recov
         assert "the system starts no more threads" in str(refused.value.details())
         os.kill(product.children("worker")[0]["pid"], signal.SIGKILL)
         until(lambda: restarts(product) == before + 1, 10, "the death is counted")
-        until(lambda: "cannot be started: Resource temporarily" in str(product.children("worker")), 10, "the reason")
+        until(lambda: "cannot be started: Resource temporarily" in str(product.children("worker")), 60, "the reason")
         for model in ("affine", "nms"):  # on the loop, and on a thread
             for _ in range(8):
                 assert code(channel, ones_of(model))[0] is grpc.StatusCode.OK
