@@ -1,39 +1,17 @@
 """The load tests against the running product: short runs, the same gates."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from loadtests import budgets
 from loadtests.movement import STEPS
 from tests.e2e.conftest import Demo
-from tests.e2e.product import Product, environment
+from tests.e2e.load_run import load
+from tests.e2e.product import Product
 
 pytestmark = pytest.mark.usefixtures("no_routes")
 ROOT = Path(__file__).parents[2]
-
-
-def load(product: Product, demo: Demo, scenario: str, *words: str) -> tuple[int, dict[str, Any], str]:
-    """Exit code, the last line of the verdict as a value, and everything that was printed."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "loadtests", scenario, "--server", product.server),
-            *("--samples", str(demo.samples), *words),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment(),
-    )
-    everything = done.stdout + done.stderr
-    verdicts = [line for line in done.stdout.splitlines() if line.startswith('{"requests"')]
-    assert len(verdicts) == 1, everything
-    return done.returncode, json.loads(verdicts[0]), everything
 
 
 def counted(product: Product) -> float:

@@ -21,7 +21,8 @@ from gateway.pb import control_pb2 as pb
 from loadtests import documents
 from tests.e2e.calls import control
 from tests.e2e.conftest import OWN_CONNECTION, Demo
-from tests.e2e.product import Product, environment, until
+from tests.e2e.load_run import load
+from tests.e2e.product import Product, until
 from tests.e2e.test_faults import BACK_WITHIN_S, EAGER, RETRYING
 from tests.e2e.traffic import traffic
 from tests.machine_load import as_loaded, assert_kept, times
@@ -50,21 +51,9 @@ def test_two_hundred_flips_in_a_minute_let_no_call_fail_or_mix(four: Product, de
     """P1."""
     asked = {"--seconds": 60, "--flips": 200, "--users": CONNECTIONS, "--calls-per-second": 0}
     words = [word for name, value in asked.items() for word in (name, str(value))]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "loadtests", "flips", "--server", four.server),
-            *("--samples", str(demo.samples), *words),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment(),
-    )
-    [line] = [line for line in done.stdout.splitlines() if line.startswith('{"requests"')]
-    verdict = json.loads(line)
-    print(line, [line for line in done.stdout.splitlines() if line.startswith("flips:")])
-    assert (done.returncode, verdict["failures"], verdict["found"]) == (0, 0, []), done.stdout + done.stderr
+    code, verdict, everything = load(four, demo, "flips", *words, timeout_s=300)
+    print(verdict, [line for line in everything.splitlines() if line.startswith("flips:")])
+    assert (code, verdict["failures"], verdict["found"]) == (0, 0, []), everything
     assert verdict["flips"] >= 200
 
 

@@ -39,6 +39,12 @@ class Bucket(RegistryServer):
         return 200, next(self._texts).encode(), {"Content-Type": "application/xml"}
 
 
+def empty_pages(count: int) -> list[str]:
+    """Pages of a listing, each of which says that another follows."""
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>"
+    return [f"<ListBucketResult>{more.format(number)}</ListBucketResult>" for number in range(count)]
+
+
 @pytest.fixture
 def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
@@ -71,9 +77,7 @@ def test_a_listing_that_lacks_what_every_listing_has_is_an_error_of_the_source(
 
 @pytest.mark.usefixtures("_keys")
 def test_pages_of_a_bucket_have_an_end() -> None:
-    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>"
-    pages = [f"<ListBucketResult>{more.format(number)}</ListBucketResult>" for number in range(9)]
-    server = Bucket(*pages)
+    server = Bucket(*empty_pages(9))
     try:
         client = S3Client("bucket", {"endpoint": f"http://{server.address}"}, lambda: 50.0 * len(server.asked))
         with pytest.raises(SourceUnreadable, match="within 300 s"):
@@ -85,10 +89,8 @@ def test_pages_of_a_bucket_have_an_end() -> None:
 
 @pytest.mark.usefixtures("_keys")
 def test_a_listing_that_ends_late_is_taken() -> None:
-    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>"
-    pages = [f"<ListBucketResult>{more.format(number)}</ListBucketResult>" for number in range(6)]
     last = LISTED.format("<IsTruncated>false</IsTruncated>", "<Size>3</Size><ETag>x</ETag>")
-    server = Bucket(*pages, last)
+    server = Bucket(*empty_pages(6), last)
     try:
         client = S3Client("bucket", {"endpoint": f"http://{server.address}"}, lambda: 50.0 * len(server.asked))
         assert [name for name, _ in client.listed("")] == ["m/1/model.onnx"]
