@@ -28,7 +28,7 @@ from loaders.loader import LocalVersion
 from loaders.store import hashed
 
 _NICENESS: Final = 10
-_SESSION_NICENESS: Final = 19  # a session has no idle class
+_LAST: Final = 19  # niceness, of a process and of a session
 _IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
 _IOPRIO_WHO_PROCESS: Final = 1
 _IOPRIO_CLASS_IDLE: Final = 3 << 13
@@ -60,12 +60,13 @@ def step_back(*, idle: bool) -> bool:
     Without it the session keeps its share of the CPU: there is a limit of time for what is done then. Elsewhere than on
     Linux others go first at the CPU alone. Returns False where the session should step back and does not.
     """
-    os.nice(_NICENESS)
-    stepped_back = lower_autogroup(_SESSION_NICENESS) if idle else True
+    os.nice(_LAST if idle else _NICENESS)
+    stepped_back = lower_autogroup(_LAST) if idle else True
     if sys.platform == "linux":
-        if idle:
-            with suppress(OSError):
-                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        # Not the idle class: the kernel wakes others' threads on a CPU that only that class uses, as on a free one, and
+        # where it shares the CPU among sessions they wait there for the next tick.
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         number = _IOPRIO_SET.get(os.uname().machine)
         if number is not None:
             with suppress(OSError, AttributeError):

@@ -1,7 +1,7 @@
 """What calls to one model take while others are tried, prepared and loaded, and beside a process that only counts.
 
 Calls go one at a time, in short bursts; a burst belongs to what the gateway did at its begin and at its end. What a
-process of the idle class costs that does nothing but count, no work of that class costs less on this kernel.
+process costs that steps back as a preparation does and only counts, no work that steps back so costs less.
 """
 
 import subprocess

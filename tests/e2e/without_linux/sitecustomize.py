@@ -13,7 +13,7 @@ import sys
 _OF_OS = (
     *("copy_file_range", "eventfd", "fdatasync", "getrandom", "memfd_create", "pidfd_open", "pipe2", "posix_fadvise"),
     *("posix_fallocate", "sched_getaffinity", "sched_setaffinity", "sched_setscheduler", "sched_getscheduler"),
-    *("sched_param", "splice", "O_DIRECT", "O_PATH", "O_TMPFILE", "SCHED_IDLE", "getxattr", "setxattr"),
+    *("sched_param", "splice", "O_DIRECT", "O_PATH", "O_TMPFILE", "SCHED_BATCH", "getxattr", "setxattr"),
 )
 _OF_SOCKET = (
     *("AF_NETLINK", "AF_PACKET", "SOCK_CLOEXEC", "SOCK_NONBLOCK", "SO_DOMAIN", "SO_PEERCRED", "SO_PROTOCOL"),
