@@ -85,8 +85,9 @@ class ResponseCache:
 
     def put(self, key: int, answer: CachedAnswer) -> None:
         """Keeps the answer, in place of one with the same key and of those used least recently."""
-        self.drop(key)
         entries = self._entries
+        if key in entries:
+            self.drop(key)
         entries[key] = answer
         self.size_bytes += answer.size_bytes
         while self.size_bytes > self.max_bytes:
