@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -163,44 +163,46 @@ def _spawn(command: Sequence[str], sockets: Mapping[str, int]) -> tuple[int, int
     exec without fork of this process's memory; a process group of its own, so that Ctrl-C reaches the supervisor alone.
     What a child prints goes to standard error: standard output is for what the operator asked for.
     """
-    stdin_read, stdin_write = os.pipe()
-    report_read, report_write = os.pipe()
-    # Out of the way of the descriptors whose places they take in the child.
-    moved = fcntl.fcntl(report_write, fcntl.F_DUPFD_CLOEXEC, _FREE_FD)
-    os.close(report_write)
-    held = {INHERITED_FDS[option]: fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, _FREE_FD) for option, one in sockets.items()}
-    actions = [
-        (os.POSIX_SPAWN_DUP2, stdin_read, 0),
-        (os.POSIX_SPAWN_DUP2, 2, 1),
-        (os.POSIX_SPAWN_DUP2, moved, REPORT_FD),
-        *((os.POSIX_SPAWN_DUP2, one, place) for place, one in held.items()),
-    ]
-    # A worker probes models in processes of its own; gRPC's handlers for fork would complain of each, and do nothing.
-    # numpy's BLAS would start a thread for each CPU, which spins between two products; models have their own.
-    environ = {"OPENBLAS_NUM_THREADS": "1", **os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
-    try:
+    with ExitStack() as ours, ExitStack() as childs:  # whichever descriptor is the one too many, none is left behind
+        stdin_read, stdin_write = os.pipe()
+        childs.callback(os.close, stdin_read)
+        ours.callback(os.close, stdin_write)
+        report_read, report_write = os.pipe()
+        ours.callback(os.close, report_read)
+        childs.callback(os.close, report_write)
+
+        def aside(descriptor: int) -> int:
+            """Returns the same, out of the way of the descriptors whose places they take in the child."""
+            moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FREE_FD)
+            childs.callback(os.close, moved)
+            return moved
+
+        actions = [
+            (os.POSIX_SPAWN_DUP2, stdin_read, 0),
+            (os.POSIX_SPAWN_DUP2, 2, 1),
+            (os.POSIX_SPAWN_DUP2, aside(report_write), REPORT_FD),
+            *((os.POSIX_SPAWN_DUP2, aside(one), INHERITED_FDS[option]) for option, one in sockets.items()),
+        ]
+        # A worker probes models in processes of its own; gRPC's handlers for fork would complain of each, and do
+        # nothing. numpy's BLAS would start a thread for each CPU, which spins between two products; models have theirs.
+        environ = {"OPENBLAS_NUM_THREADS": "1", **os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
         pid = os.posix_spawn(
             command[0], list(command), environ, file_actions=actions, setpgroup=0, setsigmask=(),
             setsigdef=_RESET_SIGNALS,
         )  # fmt: skip
-    except OSError:
-        os.close(stdin_write)
-        os.close(report_read)
-        raise
-    finally:
-        os.close(stdin_read)
-        os.close(moved)
-        for one in held.values():
-            os.close(one)
+        ours.pop_all()
     return pid, stdin_write, report_read
 
 
 async def _exit_status(pid: int) -> int:
     """Returns the exit code, negative for a signal; the child is reaped."""
     if sys.platform == "linux":
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:  # no descriptor is left, or a sandbox refuses the call: the end has to be seen all the same
+            return await _reaped_by_thread(pid)
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        descriptor = os.pidfd_open(pid)
         loop.add_reader(descriptor, ended.set)
         try:
             await ended.wait()
