@@ -59,6 +59,7 @@ class ChildProcess:
         self.findings = ""  # what it ran when it was found to hang
         self._loaded = loaded
         self._heard = bytearray()
+        self._waits_from = (0.0, 0.0)  # since when it is silent, but for its waits; how long those were by then
         self.pid, self._stdin, self._reports = _spawn(command, sockets)
         try:
             os.write(self._stdin, opening.encode() + b"\n")
@@ -92,6 +93,21 @@ class ChildProcess:
         except (OSError, IndexError):
             return 0
         return int(pages) * _PAGE_BYTES
+
+    def forgive_waits(self, now: float) -> None:
+        """Leaves out of its silence for how long it was ready to run since the last call, and others had the CPU."""
+        waited_s = self._waited_s()
+        heard_at, before_s = self._waits_from
+        if heard_at == self.heartbeat.heard_at:
+            self.heartbeat.excuse(min(waited_s - before_s, now - heard_at))
+        self._waits_from = (self.heartbeat.heard_at, waited_s)
+
+    def _waited_s(self) -> float:
+        """Returns how long its main thread has waited for a CPU in all; 0 where the system does not tell."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return 0.0
 
     def mark_ready(self) -> None:
         if not self.ready.is_set():

@@ -13,6 +13,7 @@ class Timing:
     """Units: seconds on the monotonic clock."""
 
     silence_s: float = 2.0  # without a beat; four beats are missed by then
+    forgives_waits: bool = False  # a child that others leave no CPU is not silent for that: it is to be behind them
     suspect_s: float = 1.0  # without a beat: a successor gets ready, in case that the silence lasts
     standby_pause_s: float = 10.0  # after a successor that was not needed: the machine may be busy, not the worker hung
     start_s: float = 60.0  # until the first beat: imports, before the loop runs
@@ -55,8 +56,11 @@ class Heartbeat:
         """Leaves out the time for which the supervisor itself could not listen."""
         self.heard_at += late_s
 
+    def silent(self, now: float, timing: Timing) -> bool:
+        return now - self.heard_at > timing.suspect_s
+
     def suspect(self, now: float, timing: Timing) -> bool:
-        return self.beaten and now - self.heard_at > timing.suspect_s
+        return self.beaten and self.silent(now, timing)
 
     def hung(self, now: float, timing: Timing) -> bool:
         limit_s = timing.silence_s if self.ready else max(timing.opening_s, timing.silence_s)

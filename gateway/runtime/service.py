@@ -195,6 +195,8 @@ class Service:
                 continue  # it is silent because it is dead: who watches it may wait for a replacement to be ready
             if late_s > 0:
                 child.heartbeat.excuse(late_s)
+            if self._timing.forgives_waits and child.heartbeat.silent(now, self._timing):
+                child.forgive_waits(now)
             if child.heartbeat.hung(now, self._timing) and not child.kill_reason:
                 silent_s = now - child.heartbeat.heard_at
                 _log.error("%s (%d) has been silent for %.1f s: killed", self.name, child.pid, silent_s)

@@ -41,7 +41,8 @@ from gateway.telemetry.logs import start_logging
 _STORE_PATIENCE_S: Final = 10.0
 # What is promised is five seconds after the grace time; the rest is for the kills and the reaping.
 _AFTER_GRACE_S: Final = 4.5
-# It beats between the parts of its work, and writing one large file is one part.
+# It beats between the parts of its work, and writing one large file is one part. The time for which others, whom it
+# lets go first, leave it no CPU does not count: killed for that it would begin the part again, and never end it.
 _COMPACTOR_SILENCE_S: Final = 60.0
 _OVERLAPPING: Final = 4  # workers beyond the configured number: replacements that start, old ones that drain
 _log = logging.getLogger(__name__)
@@ -275,7 +276,7 @@ class Supervisor:
                 inherits=tuple(sockets),
             )
 
-        timing = replace(self._timing, silence_s=silence_s) if silence_s else self._timing
+        timing = replace(self._timing, silence_s=silence_s, forgives_waits=True) if silence_s else self._timing
         return Service(
             command,
             settings,
