@@ -139,7 +139,7 @@ class Batcher(VersionQueue):
             self._cache.clear(self._loop.call_soon)
 
     def forget(self, call: Call) -> None:
-        self._queue.forget()
+        self._queue.forget(call)
 
     def _flush(self) -> None:
         self._flush_handle = None

@@ -49,6 +49,7 @@ class Call:
             batches, the first dimension of each is `rows`.
     Units:  `received_ns`, `deadline_ns`, `queue_expires_ns` on the monotonic clock; deadline_ns 0: none.
             `queue_limit_ns`: how long the client lets it wait for a run, where the version allows that; 0: no limit.
+            `queue_ns`: how long it waited; 0 until it has left the queue for a run.
     """
 
     __slots__ = (

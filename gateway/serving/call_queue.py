@@ -16,7 +16,7 @@ from gateway.serving.version import Version
 
 # How much later a call may come than one of the next lower class and still run before it: no class waits for ever.
 HEAD_START_NS: Final = 250_000_000
-LEFT: Final = 256  # answered calls that a queue may hold, beside as many as wait
+_LEFT: Final = 16  # answered calls that a queue may hold, beside as many as wait
 
 
 class CallQueue:
@@ -135,7 +135,7 @@ class CallQueue:
                 rest.append(call)
                 continue
             self.size -= 1
-            call.queue_ns = now - call.queued_ns
+            call.queue_ns = now - call.queued_ns or 1  # a clock may be coarse, and 0 would say that it waits
             taken.append(call)
             rows += call.rows
         waiting.extendleft(reversed(rest))
@@ -143,13 +143,22 @@ class CallQueue:
         self._version.backlog = self._wait.of(self.size, now)
         return taken
 
-    def forget(self) -> None:
-        """Notes that a call was answered while it waits.
+    def forget(self, call: Call) -> None:
+        """Notes that a call was answered, if it waits: one whose run has just ended may be cancelled by what the answer
+        of another one of that run brings about.
 
-        It leaves with the next run. Where that takes long, those who come and go meanwhile would be kept without bound.
+        It leaves with the next run. Where that takes long, those who come and go meanwhile would be kept without bound,
+        so those that were answered leave, in place, once they are most of the queue.
         """
+        if call.queue_ns:
+            return
         self.size -= 1
-        drop_answered(self._waiting, self.size)
+        waiting = self._waiting
+        if len(waiting) >= 2 * self.size + _LEFT:
+            for _ in range(len(waiting)):
+                one = waiting.popleft()
+                if not one.answered:
+                    waiting.append(one)
 
     def _place_of(self, level: int, now_ns: int) -> int:
         """Returns how many calls are before one of that class: those of its class or a better one, and others that wait
@@ -208,16 +217,6 @@ class CallQueue:
             if not call.answered:
                 self.size -= 1
                 call.fail(_waited_too_long())
-
-
-def drop_answered(waiting: "deque[Call]", size: int) -> None:
-    """Takes those that were answered out of a queue, in place, if they are most of it; `size` are not answered."""
-    if len(waiting) < 2 * size + LEFT:
-        return
-    for _ in range(len(waiting)):
-        call = waiting.popleft()
-        if not call.answered:
-            waiting.append(call)
 
 
 def _turn_ns(call: Call) -> int:

@@ -1,7 +1,6 @@
 """The queue of a version that is not in memory: its calls wait until it is, or are told why they wait no longer."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import Final
@@ -9,7 +8,6 @@ from typing import Final
 from gateway.backoff import retry_after_ms
 from gateway.errors import GatewayError, ResourceExhausted, Unavailable
 from gateway.serving.call import Call
-from gateway.serving.call_queue import drop_answered
 from gateway.serving.version import Version
 from gateway.serving.version_queue import VersionQueue
 
@@ -37,15 +35,14 @@ class ColdQueue(VersionQueue):
         self._wake = wake
         self._delay = delay
         self._draw = draw
-        self._waiting: deque[Call] = deque()
-        self._size = 0
+        self._waiting: dict[Call, None] = {}  # in the order in which they came
         self._woken_ns = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
 
     @property
     def queued(self) -> int:
-        return self._size
+        return len(self._waiting)
 
     def wait_ns(self, level: int, now_ns: int) -> int:
         return 0
@@ -62,7 +59,7 @@ class ColdQueue(VersionQueue):
             self._woken_ns = now_ns
             self._wake(version)
         limit = version.config.max_queue_size
-        if limit and self._size >= limit:
+        if limit and len(self._waiting) >= limit:
             raise ResourceExhausted(
                 f"model {version.model!r} version {version.name!r} is being loaded, as a request asked for it, and its "
                 f"queue is full: max_queue_size is {limit}",
@@ -81,14 +78,12 @@ class ColdQueue(VersionQueue):
                 )
             call.queue_expires_ns = now_ns + patience_ns
         call.queued_ns = now_ns
-        self._waiting.append(call)
-        self._size += 1
+        self._waiting[call] = None
         if call.queue_expires_ns and (self._timer is None or call.queue_expires_ns < self._timer_ns):
             self._set_timer(call.queue_expires_ns)
 
     def forget(self, call: Call) -> None:
-        self._size -= 1
-        drop_answered(self._waiting, self._size)
+        self._waiting.pop(call, None)
 
     def end(self) -> None:
         if self._timer is not None:
@@ -99,7 +94,10 @@ class ColdQueue(VersionQueue):
         """Gives those that wait to the queue of the version, which is in memory now. Nothing comes here any more."""
         waiting = self._taken()
         for call in waiting:
-            call.queue_expires_ns = 0
+            call.queued_ns = call.queue_expires_ns = 0  # in no queue: what becomes of another may end it
+        for call in waiting:
+            if call.answered:
+                continue
             try:
                 queue.put(call)
             except GatewayError as error:
@@ -112,9 +110,8 @@ class ColdQueue(VersionQueue):
 
     def _taken(self) -> list[Call]:
         self.end()
-        waiting = [call for call in self._waiting if not call.answered]
+        waiting = list(self._waiting)
         self._waiting.clear()
-        self._size = 0
         self._woken_ns = 0
         return waiting
 
@@ -127,21 +124,12 @@ class ColdQueue(VersionQueue):
         """Answers those whose time is over while the version is still not there."""
         self._timer = None
         now_ns = monotonic_ns()
-        expired: list[Call] = []
-        kept: deque[Call] = deque()
-        next_ns = 0
-        for call in self._waiting:
-            if call.answered:
-                continue
-            if call.queue_expires_ns and call.queue_expires_ns <= now_ns:
-                expired.append(call)
-                continue
-            kept.append(call)
-            if call.queue_expires_ns and (not next_ns or call.queue_expires_ns < next_ns):
-                next_ns = call.queue_expires_ns
-        self._waiting = kept
+        limited = [call for call in self._waiting if call.queue_expires_ns]
+        expired = [call for call in limited if call.queue_expires_ns <= now_ns]
+        for call in expired:
+            del self._waiting[call]
+        next_ns = min((call.queue_expires_ns for call in limited if call.queue_expires_ns > now_ns), default=0)
         if next_ns:
             self._set_timer(next_ns)
         for call in expired:
-            self._size -= 1
             call.fail(self._delay(self._version))

@@ -21,7 +21,7 @@ from gateway.serving.residence import LEAST_BYTES, Residence
 from gateway.serving.version import Version, VersionState
 from gateway.tensor import Datatype
 from tests import models
-from tests.serving.ensembles import chain, config, tensor, write_ensemble
+from tests.serving.ensembles import Step, chain, config, tensor, write_ensemble
 from tests.serving.stage import Stage, floats, given, staged, until
 
 STAY_S = 600.0
@@ -178,6 +178,22 @@ async def test_a_call_that_goes_away_leaves_nothing(tried: Path, tmp_path: Path)
         await until(lambda: stage.catalog.demand_counts()["no_room"] == 1)
         assert stage.engine.queued(stage.catalog.version("b", "1")) == 0
         assert stage.idle()
+
+
+async def test_two_steps_that_wait_in_vain_for_the_same_version_leave_its_queue_empty(
+    tried: Path, tmp_path: Path
+) -> None:
+    async with on_demand(tried, tmp_path, room=1, stay_s=STAY_S) as stage:
+        steps = Step("b", {"x": "x"}, {"y": "y"}), Step("b", {"x": "x"}, {"y": "z"})
+        write_ensemble(tmp_path / "models", "twins", config(*steps, outputs=[tensor("y"), tensor("z")]))
+        await stage.catalog.load("twins")
+        await stage.infer("a", floats(1.0))  # it stays, so that b has no room
+        call = asked(stage, "twins", within_s=1.0)
+        version = stage.catalog.version("b", "1")
+        assert stage.engine.queued(version) == 2
+        await stage.end(call)
+        assert isinstance(call.error, ResourceExhausted)
+        assert stage.engine.queued(version) == 0
 
 
 @pytest.mark.parametrize("model", ["b", "slow"], ids=["cold", "running"])

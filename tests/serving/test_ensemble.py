@@ -16,6 +16,7 @@ from gateway.serving.ensemble_loads import check_ready
 from gateway.serving.ensemble_queue import EnsembleQueue
 from gateway.serving.ensemble_step import CallCount, EnsembleTensors, StepCall
 from tests import models
+from tests.machine_load import as_loaded
 from tests.serving.ensemble_floor import Floor
 from tests.serving.ensembles import Step, chain, config, tensor, write_ensemble
 from tests.serving.stage import Nobody, floats, indices, until
@@ -24,6 +25,7 @@ from tests.serving.stage import given as outputs_of
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OK = str(Code.OK.value)
+CANCELLED = str(Code.CANCELLED.value)
 
 
 async def test_a_chain_answers_what_its_models_answer_one_after_the_other(
@@ -93,6 +95,25 @@ async def test_a_step_that_fails_ends_the_others_and_is_named(floor: Floor) -> N
     assert floor.stage.codes("fragile", "1", "") == {str(Code.INTERNAL.value): 1}
     assert floor.stage.codes("turns", "1", "") == {str(Code.CANCELLED.value): 1}
     assert floor.stage.codes("failing", "1", "") == {str(Code.INTERNAL.value): 1}
+
+
+async def test_a_version_serves_on_where_one_answer_of_a_run_ends_another_step_of_it(floor: Floor) -> None:
+    """Both steps are in one run; what the answer of the first brings about cancels the second, which waits no more."""
+    left, right = Step("double", {"x": "x"}, {"y": "left"}), Step("double", {"x": "x"}, {"y": "right"})
+    models.write_version(floor.repository, "leaving", "1", models.affine(1.0))
+    await floor.stage.catalog.load("leaving")
+    text = config(left, right, Step("leaving", {"x": "left"}), outputs=[tensor("y"), tensor("right")])
+    await floor.ensemble("twins", text)
+    assert (await floor.ask("twins", floats(1))).error is None
+    await floor.stage.catalog.unload("leaving")
+    before = floor.stage.codes("double", "2", "")
+    call = await floor.ask("twins", floats(1))
+    assert "step 3 (model 'leaving')" in str(call.error)
+    codes = floor.stage.codes("double", "2", "")
+    assert int(str(codes[CANCELLED])) == int(str(before.get(CANCELLED, 0))) + 1
+    assert floor.stage.engine.queued(floor.stage.catalog.newest("double")) == 0
+    async with asyncio.timeout(as_loaded(5)):
+        assert (await floor.ask("double", floats(1))).error is None
 
 
 async def test_the_deadline_of_the_whole_ends_the_step_that_runs(floor: Floor) -> None:

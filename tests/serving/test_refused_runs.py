@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.errors import Code, VersionNotReady
+from gateway.errors import Cancelled, Code, VersionNotReady
 from gateway.serving.batcher import VERDICT_LOOK_S
 from gateway.serving.input_digest import input_digest
 from gateway.serving.line_limit import BURST, REFILL_NS, LineLimit
@@ -66,8 +66,12 @@ async def test_what_a_sibling_was_running_when_it_died_waits_for_the_verdict(
         assert lives.dead() == [boot]
         again, other = bench.put(row(6, 6, 6, 6)), bench.put(row(1, 1, 1, 1))
         await bench.outputs(other)
+        gone = bench.put(row(6, 6, 6, 6))
         await asyncio.sleep(4 * VERDICT_LOOK_S)
         assert not again.answered
+        gone.fail(Cancelled("the client went away"))
+        bench.batcher.forget(gone)  # it waits for the verdict, and for no run
+        assert bench.batcher.queued == 0
         if verdict:
             quarantine.worker_died([UnfinishedRun(0, key, 0, 1, (digest,))], "killed by SIGABRT", time.monotonic())
             file.write(quarantine.versions)
