@@ -228,9 +228,9 @@ class Engine:
         """Gives the versions that must not run a reason that operators see, and takes it from those that may again."""
         self._refusals.follow()
         for version in self._queues:
-            refusal = self._refusals.of_version(_key(version))
-            if refusal is not None:
-                version.reason = f"{QUARANTINED}{len(self._refusals.deaths(_key(version)))} workers died of it"
+            charge = self._refusals.charge(_key(version))
+            if charge:
+                version.reason = f"{QUARANTINED}{charge}"
             elif version.reason.startswith(QUARANTINED):
                 version.reason = ""
 

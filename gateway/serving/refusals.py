@@ -87,13 +87,13 @@ class Refusals:
     def versions(self) -> list[Quarantined]:
         return list(self._versions.values())
 
-    def deaths(self, key: VersionKey) -> Sequence[float]:
-        """Returns when workers died of the version within the last minute before the newest death."""
+    def charge(self, key: VersionKey) -> str:
+        """Returns why the version must not run at all; "" if it may."""
         version = self._versions.get(key)
-        return version.died_at_s if version is not None else ()
+        return version.charge if version is not None and version.until_s > monotonic() else ""
 
     def of_version(self, key: VersionKey) -> GatewayError | None:
-        """Returns why the version must not run at all; None if it may."""
+        """Returns the refusal of a version that must not run at all; None if it may."""
         version = self._versions.get(key)
         if version is None or version.until_s <= monotonic():
             return None

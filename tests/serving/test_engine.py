@@ -27,7 +27,7 @@ from gateway.records.worker.segment import entries
 from gateway.serving.call import Call
 from gateway.serving.refusals import Refusals
 from gateway.serving.run_page import LOOP_SLOT, UnfinishedRun, VersionKey
-from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
+from gateway.serving.run_quarantine import KILLS, QuarantineFile, RunQuarantine
 from gateway.serving.shared_run_state import SharedRunState
 from gateway.serving.version import VersionState
 from gateway.tensor import Datatype
@@ -190,6 +190,26 @@ async def test_the_lease_keeps_a_version_that_is_unloaded(stage: Stage) -> None:
     assert states == [VersionState.UNLOADING, VersionState.END]
     with pytest.raises(GatewayError):
         stage.begin("dying", version="1")
+
+
+async def test_the_list_of_versions_says_why_one_is_quarantined(tmp_path: Path) -> None:
+    models.write_version(tmp_path / "models", "m", "1", models.affine(2.0))
+    file, quarantine = QuarantineFile(tmp_path), RunQuarantine(600)
+    file.clear()
+    shared = SharedRunState(refusals=Refusals(tmp_path))
+    async with staged(tmp_path, shared=shared) as stage:
+        version = stage.catalog.version("m", "1")
+        key = VersionKey("m", "1", version.digest)
+        for digest in range(KILLS):
+            runs = [UnfinishedRun(LOOP_SLOT, key, 0, 1, (digest,))]
+            quarantine.worker_died(runs, "killed", monotonic(), is_proven=False, for_memory=True)
+        file.write(quarantine.versions)
+        stage.engine.show_quarantine()
+        assert version.reason == "quarantined: 4 workers were killed for want of memory while it alone ran"
+        quarantine.release("m")
+        file.write(quarantine.versions)
+        stage.engine.show_quarantine()
+        assert version.reason == ""
 
 
 async def test_requests_without_an_id_are_recorded_under_different_ones(stage: Stage) -> None:
