@@ -222,6 +222,9 @@ class Batcher(VersionQueue):
             self._loop.call_later(VERDICT_LOOK_S, self._alone, held)
         if suspects:
             self._alone(suspects)
+        if len(permitted) < len(calls):  # what became of the others may have ended one of these, which has no inputs
+            left = [place for place, call in enumerate(permitted) if not call.answered]
+            return [permitted[place] for place in left], [kept[place] for place in left]
         return permitted, kept
 
     def _run_on_thread(self, calls: list[Call]) -> None:

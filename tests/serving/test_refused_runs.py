@@ -19,6 +19,8 @@ from gateway.serving.run_quarantine import QuarantineFile, RunQuarantine
 from gateway.serving.shared_run_state import SharedRunState
 from tests import models
 from tests.serving.bench import Bench, row
+from tests.serving.ensembles import Step, config, tensor, write_ensemble
+from tests.serving.stage import floats, staged
 
 
 async def test_what_a_worker_died_of_does_not_run_again(tmp_path: Path, benches: list[Bench]) -> None:
@@ -81,6 +83,31 @@ async def test_what_a_sibling_was_running_when_it_died_waits_for_the_verdict(
         else:  # somebody killed it: that blames no request
             await bench.outputs(again)
     assert (await bench.error(bench.put(row(6, 6, 6, 6)))).code is Code.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize("refused", [0, 1], ids=["first", "second"])
+async def test_a_step_that_is_refused_ends_its_ensemble_and_not_the_run_of_others(refused: int, tmp_path: Path) -> None:
+    """The other step was to run with calls of others; without its inputs all of them failed."""
+    models.write_version(tmp_path / "models", "double", "1", models.affine(2.0))
+    steps = Step("double", {"x": "a"}, {"y": "left"}), Step("double", {"x": "b"}, {"y": "right"})
+    inputs, outputs = [tensor("a"), tensor("b")], [tensor("left"), tensor("right")]
+    write_ensemble(tmp_path / "models", "twins", config(*steps, inputs=inputs, outputs=outputs))
+    file, quarantine = QuarantineFile(tmp_path), RunQuarantine(600)
+    file.clear()
+    async with staged(tmp_path, shared=SharedRunState(refusals=Refusals(tmp_path))) as stage:
+        await stage.catalog.poll()  # the ensemble, once its step is there
+        bad = stage.begin("double")
+        assert bad.version is not None
+        key = VersionKey("double", "1", bad.version.digest)
+        stage.submit(bad, floats(6))
+        runs = [UnfinishedRun(0, key, 0, 1, (input_digest(bad, fixed=True),))]
+        await stage.end(bad)
+        quarantine.worker_died(runs, "killed by SIGABRT", time.monotonic())
+        file.write(quarantine.versions)
+        twins = stage.submit(stage.begin("twins"), *[floats(6), floats(1)][:: -1 if refused else 1])
+        other = stage.submit(stage.begin("double"), floats(2))
+        assert (await stage.end(other)).error is None
+        assert f"step {refused + 1} (model 'double'): this request is refused" in str((await stage.end(twins)).error)
 
 
 DIES = """
