@@ -213,7 +213,7 @@ async def test_calls_that_come_and_go_while_nothing_moves_are_not_kept(model: st
         for _ in range(1200):
             stage.engine.cancel(called())
             stage.forget()
-        assert sum(isinstance(one, Call) for one in gc.get_objects()) < before + 500
+        assert sum(isinstance(one, Call) for one in gc.get_objects()) < before + 100
         for call in stays:
             stage.engine.cancel(call)
         await until(stage.idle)
