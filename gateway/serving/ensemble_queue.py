@@ -85,6 +85,8 @@ class EnsembleQueue(VersionQueue):
             run.stop(call.error)
 
     def end(self) -> None:
+        for call in [call for call in self._runs if call.answered]:
+            self.forget(call)  # the call that was the last to hold the version: its steps run yet
         self._runs.clear()
         self._bindings.clear()
 

@@ -132,6 +132,21 @@ async def test_the_deadline_of_the_whole_ends_the_step_that_runs(floor: Floor) -
     assert floor.stage.codes("turns", "1", "")[str(Code.DEADLINE_EXCEEDED.value)] == int(str(before)) + 1
 
 
+async def test_a_client_that_leaves_an_ensemble_that_is_unloaded_ends_the_step_that_runs(floor: Floor) -> None:
+    """Its call is the last that holds the version, so that the version ends before the steps are told."""
+    inputs = [tensor("x", dims=(1, 64)), tensor("n", "TYPE_INT64", (1,))]
+    text = config(Step("turns", {"x": "x", "n": "n"}), inputs=inputs, outputs=[tensor("y", dims=(1, 64))], batch=0)
+    await floor.ensemble("leaving", text)
+    call = floor.stage.submit(floor.stage.begin("leaving"), np.ones((1, 64), np.float32), indices(10_000_000))
+    await until(lambda: floor.stage.catalog.states("turns")[0].in_flight == 2)
+    await floor.stage.catalog.unload("leaving")
+    began_ns = monotonic_ns()
+    floor.stage.engine.cancel(call)
+    await floor.stage.end(call)
+    await until(floor.stage.idle)
+    assert monotonic_ns() - began_ns < 5e9  # ten million turns take twenty seconds
+
+
 async def test_a_step_is_decided_by_the_rules_of_its_model_or_pinned_by_its_number(floor: Floor) -> None:
     await floor.ensemble("routed", config(*chain("double", "add")))
     pinned = [Step("double", {"x": "x"}, {"y": "mid"}, version=1), Step("add", {"x": "mid"})]
