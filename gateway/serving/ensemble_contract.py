@@ -66,6 +66,10 @@ def check_contracts(
             known[number] = (spec, f"output {spec.name!r} of {step.label}")
     for number, spec in zip(graph.answers, outputs, strict=True):
         source, whence = known[number]
+        if source.optional:
+            raise FailedPrecondition(
+                f"output {spec.name!r} of the ensemble is {whence}, which is optional and may be absent"
+            )
         _check(source, whence, spec, f"output {spec.name!r} of the ensemble")
 
 

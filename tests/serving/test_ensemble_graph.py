@@ -1,6 +1,7 @@
 """The graph of an ensemble, as configurations draw it: what is read, and what is refused with which words."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -140,3 +141,14 @@ def test_an_input_that_may_be_absent_goes_to_one_that_may_be_absent() -> None:
         FailedPrecondition, match="input 'mask' is needed, but input 'mask' of the ensemble is optional"
     ):
         check_contracts(graph(text), inputs, (Y,), 64, (StepContract("1", (FOUR, needed), (Y,)),))
+
+
+def test_an_input_that_may_be_absent_is_no_output() -> None:
+    outputs = [tensor("y"), tensor("mask")]
+    text = config(Step("a"), inputs=[tensor("x"), tensor("mask", more="optional: true")], outputs=outputs)
+    mask = TensorSpec("mask", Datatype.FP32, (-1, 4))
+    check_contracts(graph(text), (FOUR, mask), (Y, mask), 64, (AFFINE,))
+    with pytest.raises(
+        FailedPrecondition, match="output 'mask' of the ensemble is input 'mask' of the ensemble, which"
+    ):
+        check_contracts(graph(text), (FOUR, replace(mask, optional=True)), (Y, mask), 64, (AFFINE,))
