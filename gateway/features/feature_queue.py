@@ -15,7 +15,14 @@ from typing import Final
 
 import numpy as np
 
-from gateway.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from gateway.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from gateway.features.entity_key import KeyValue, check_key_value, key_maker
 from gateway.features.feature_row import FeatureRow, RowReader, failing_status, lost_row
 from gateway.features.feature_store import FeatureStore, RowRequest
@@ -29,6 +36,8 @@ from gateway.tensor import Buffer, TensorSpec
 
 MAX_ROWS: Final = 8192
 MAX_VALUES: Final = 1 << 17  # of a request, rows times features: the loop reads and writes them one by one
+# Of an answer, as one message has by default: rows of one key share their values until they are written one by one.
+MAX_BYTES: Final = 64 << 20
 # How the reason begins of a version whose store is away.
 _AWAY: Final = "features: "
 _WORDS: Final = {
@@ -231,7 +240,19 @@ class FeatureQueue(VersionQueue):
                 if failing is not None:
                     self._fail(look_up, number, row, failing[0], failing[1])
                     return
-        outputs = [self._output(index, rows, statuses, now_s) for index in wanted]
+        outputs: list[Buffer] = []
+        left = MAX_BYTES
+        for index in wanted:
+            spec, place = self._outputs[index], self._places[index]
+            if place < 0:
+                outputs.append(self._of_rows(spec, rows, statuses, now_s))
+                continue
+            column = self._column(place, rows, statuses)
+            left -= sum(map(_size, column))
+            if left < 0:
+                call.fail(_too_large(self._version.model, len(rows)))
+                return
+            outputs.append(self._tensor(spec, column))
         call.infer_ns = monotonic_ns() - look_up.started_ns
         if call.trace is not None:
             call.trace.ran(1, call.rows, 0, [])
@@ -239,17 +260,16 @@ class FeatureQueue(VersionQueue):
             call.arm.series.batch(call.rows, call.infer_ns)
         call.answer(outputs)
 
-    def _output(self, index: int, rows: list[FeatureRow], statuses: list[bytes], now_s: float) -> Buffer:
-        spec, place = self._outputs[index], self._places[index]
-        if place >= 0:
-            return self._column(spec, place, rows, statuses)
+    def _of_rows(self, spec: TensorSpec, rows: list[FeatureRow], statuses: list[bytes], now_s: float) -> Buffer:
+        """Returns the output that tells of the rows: their statuses, or their age."""
         if spec.name == self._view.status_output:
             raw = b"".join(statuses)
         else:
             raw = b"".join([struct.pack("<f", _age_s(row, now_s)) for row in rows])
         return raw if self._fixed else np.frombuffer(raw, spec.datatype.dtype).reshape(len(rows), *spec.shape[1:])
 
-    def _column(self, spec: TensorSpec, place: int, rows: list[FeatureRow], statuses: list[bytes]) -> Buffer:
+    def _column(self, place: int, rows: list[FeatureRow], statuses: list[bytes]) -> list[FeatureValue]:
+        """Returns the feature's value of each row, or its default; rows of one key share theirs."""
         feature = self._view.features[place]
         serves_stale = self._view.stale_rows is StaleRows.SERVE
         column: list[FeatureValue] = []
@@ -263,7 +283,10 @@ class FeatureQueue(VersionQueue):
             if value is None:
                 raise ValueError(f"feature {feature.name} has no value")
             column.append(value)
-        shape = (len(rows), *spec.shape[1:])
+        return column
+
+    def _tensor(self, spec: TensorSpec, column: list[FeatureValue]) -> Buffer:
+        shape = (len(column), *spec.shape[1:])
         if spec.datatype.size:
             raw = b"".join([value for value in column if isinstance(value, bytes)])
             return raw if self._fixed else np.frombuffer(raw, spec.datatype.dtype).reshape(shape)
@@ -297,6 +320,17 @@ def _key_values(spec: TensorSpec, tensor: Buffer | None) -> list[KeyValue]:
     if spec.datatype.size:
         return [int(value) for value in values]
     return [value.encode() if isinstance(value, str) else bytes(value) for value in values]
+
+
+def _size(value: FeatureValue) -> int:
+    return len(value) if isinstance(value, bytes) else sum(map(len, value))
+
+
+def _too_large(model: str, rows: int) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"model {model!r}: the features of {rows} rows have more than {MAX_BYTES} bytes, the limit of an answer: ask "
+        "for fewer rows or outputs at a time"
+    )
 
 
 def _age_s(row: FeatureRow, now_s: float) -> float:

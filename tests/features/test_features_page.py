@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import redis
 
-from gateway.features.feature_queue import MAX_ROWS, MAX_VALUES
+from gateway.features.feature_queue import MAX_BYTES, MAX_ROWS, MAX_VALUES
 from gateway.features.feature_store import MAX_WAITING
 from gateway.features.feature_view import FeatureStatus
 from gateway.features.view_parameters import (
@@ -145,6 +145,7 @@ def test_the_page_has_the_limits() -> None:
     assert limits["rows of a request"][0].endswith(f" {MAX_ROWS}")
     assert limits["values of a request"][0].replace(" ", "").startswith(f"{MAX_VALUES}:")
     assert limits["features of a view"][0].startswith(f"{MAX_FEATURES},")
+    assert limits["an answer"][0].startswith(f"{MAX_BYTES >> 20} MiB")
     assert limits["rows that wait for a store"][0].replace(" ", "").startswith(str(MAX_WAITING))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import redis
 
 from gateway.errors import Code
-from gateway.features.feature_queue import MAX_ROWS
+from gateway.features.feature_queue import MAX_BYTES, MAX_ROWS
 from gateway.features.feature_store import MAX_WAITING, FeatureStore, RowRequest
 from gateway.pb import inference_pb2 as pb
 from gateway.telemetry.sums import branch
@@ -157,6 +157,28 @@ async def test_the_rows_of_a_request_are_bounded(valkey: Valkey, tmp_path: Path)
     ) as stand:
         code, said = await fails(stand, asking(*range(MAX_ROWS + 1)))
         assert (code, "a look-up of 8193 rows exceeds the limit of 8192" in said) == (Code.INVALID_ARGUMENT, True)
+
+
+async def test_rows_of_one_key_do_not_make_an_answer_of_any_size(
+    valkey: Valkey, store: "redis.Redis", tmp_path: Path
+) -> None:
+    """They share what the store holds, of which each would be written once more."""
+    store.hset("user:1", mapping={"about": "a" * 600_000, "motto": "b" * 600_000})
+    write_view(
+        tmp_path / "models", "users", PATIENT, features=[(name, Datatype.BYTES, 1) for name in ("about", "motto")]
+    )
+    async with standing(
+        tmp_path / "models", tmp_path, probes=tmp_path / "probes", feature_stores={"default": valkey.url}
+    ) as stand:
+        code, said = await fails(stand, asking(*[1] * 64))
+        assert (code, said) == (
+            Code.RESOURCE_EXHAUSTED,
+            f"model 'users': the features of 64 rows have more than {MAX_BYTES} bytes, the limit of an answer: ask for "
+            "fewer rows or outputs at a time",
+        )
+        code, said = await fails(stand, asking(*[1] * 64, outputs=["motto"]))
+        assert (code, "the response has 38400" in said) == (Code.RESOURCE_EXHAUSTED, True)
+        assert len((await stand.stub.ModelInfer(asking(1, 1), timeout=10)).raw_output_contents) == 2
 
 
 async def test_the_values_of_a_request_are_bounded_and_come_in_many_pipelines(
