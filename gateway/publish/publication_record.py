@@ -8,7 +8,6 @@
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,7 +17,7 @@ import msgspec
 
 from gateway.errors import FailedPrecondition, InvalidArgument
 from gateway.publish.checklist import Checklist
-from gateway.publish.retirement import RETIRED, sync
+from gateway.publish.retirement import RETIRED, clear_abandoned, has_versions, sync
 from gateway.serving.model_config import check_model_name, check_version_name, is_version_name
 from gateway.serving.provenance import RECORDS, Publication
 from loaders import manifest
@@ -26,7 +25,6 @@ from loaders.loader import LocalVersion
 
 _TRIES: Final = 100
 _STAGING: Final = ".publishing-"
-_ABANDONED_S: Final = 86_400.0  # nobody writes so long
 
 
 def publish(
@@ -53,7 +51,7 @@ def publish(
     model = repository / checklist.model
     try:
         model.mkdir(exist_ok=True)
-        _clear_abandoned(model, now_s)
+        clear_abandoned(model, _STAGING, now_s)
         staging = Path(mkdtemp(prefix=_STAGING, dir=model))
         added: list[Path] = []
         try:
@@ -75,8 +73,9 @@ def publish(
                     )
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-            for path in added:
-                path.unlink(missing_ok=True)
+            if added and not has_versions(model):  # those of somebody else who published the same meanwhile need it
+                for path in added:
+                    path.unlink(missing_ok=True)
     except OSError as error:
         raise FailedPrecondition(f"the repository cannot be written: {error.strerror}") from error
     raise FailedPrecondition(f"{_TRIES} numbers were taken by others meanwhile: try again")
@@ -91,14 +90,6 @@ def lineage_of(pairs: list[str]) -> dict[str, str]:
             raise InvalidArgument(f"--lineage is {pair[:80]!r}, expected NAME=VALUE of at most 2000 characters")
         lineage[name.strip()] = value.strip()
     return lineage
-
-
-def _clear_abandoned(model: Path, now_s: float) -> None:
-    """Removes what publications that were killed have left beside the versions."""
-    for left in model.glob(f"{_STAGING}*"):
-        with suppress(FileNotFoundError):
-            if now_s - left.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _next_number(model: Path) -> int:

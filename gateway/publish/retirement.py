@@ -9,6 +9,7 @@ The name of a version that was retired or deleted is never given to another one.
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from errno import EEXIST, ENOENT, ENOTEMPTY
 from pathlib import Path
 from tempfile import mkdtemp
@@ -17,9 +18,11 @@ from typing import Final
 import msgspec
 
 from gateway.errors import FailedPrecondition, NotFound
-from gateway.serving.model_config import check_model_name, check_version_name
+from gateway.serving.model_config import check_model_name, check_version_name, is_version_name
 
 RETIRED: Final = ".retired"
+_DELETING: Final = ".deleting-"
+_ABANDONED_S: Final = 86_400.0  # nobody writes or removes so long
 
 
 class Retirement(msgspec.Struct, frozen=True):
@@ -86,12 +89,15 @@ def bring_back(repository: Path, model: str, version: str) -> None:
 def delete_retired(repository: Path, model: str, version: str, *, deleter: str, now_s: float) -> None:
     """Removes a retired version's files for good; the records of its publication and retirement stay.
 
+    What an earlier one that was killed has left of other versions goes, too.
+
     Raises: NotFound, FailedPrecondition (it is not retired, it cannot be removed), InvalidArgument.
     """
     aside = check_retired(repository, model, version)
     record = next(one for one in retirements(repository, model) if one.version == version)
     try:
-        going = Path(mkdtemp(prefix=".deleting-", dir=aside.parent))
+        clear_abandoned(aside.parent, _DELETING, now_s)
+        going = Path(mkdtemp(prefix=_DELETING, dir=aside.parent))
     except OSError as error:
         raise _unwritable(error) from error
     try:
@@ -131,6 +137,19 @@ def retirements(repository: Path, model: str) -> list[Retirement]:
         if not version.startswith("."):
             listed[version] = _read(path.with_name(f"{version}.json"), version)
     return [listed[version] for version in sorted(listed, key=lambda name: (len(name), name))]
+
+
+def has_versions(model: Path) -> bool:
+    """Returns whether the directory of a model holds versions. Raises: OSError."""
+    return any(is_version_name(path.name) and path.is_dir() for path in model.iterdir())
+
+
+def clear_abandoned(directory: Path, prefix: str, now_s: float) -> None:
+    """Removes the directories of that prefix which commands that were killed have left there. Raises: OSError."""
+    for left in directory.glob(f"{prefix}*"):
+        with suppress(FileNotFoundError):
+            if now_s - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from gateway.errors import FailedPrecondition
+from gateway.publish.retirement import has_versions
 from gateway.serving.config_source import MAX_BYTES, parse_text
-from gateway.serving.model_config import is_version_name
 from gateway.serving.model_kind import ModelKind, kind_of
 from gateway.serving.repository import CONFIG_FILENAME
 
@@ -34,7 +34,7 @@ def _pinning_step(path: Path, model: str, version: str) -> int:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
-        if _SCHEDULING not in text or not _has_versions(path.parent):
+        if _SCHEDULING not in text or not has_versions(path.parent):
             return 0
         source = parse_text(text, f"{path.parent.name}/{CONFIG_FILENAME}")
         if kind_of(source) is not ModelKind.ENSEMBLE:
@@ -47,10 +47,6 @@ def _pinning_step(path: Path, model: str, version: str) -> int:
         if step.model_name == model and str(step.model_version) == version:
             return place
     return 0
-
-
-def _has_versions(directory: Path) -> bool:
-    return any(is_version_name(path.name) and path.is_dir() for path in directory.iterdir())
 
 
 def _untold(version: str, why: str) -> FailedPrecondition:

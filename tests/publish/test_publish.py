@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +335,25 @@ def test_what_a_killed_publication_left_goes_with_a_later_one(place: Path, tmp_p
         now_s = young.stat().st_mtime
         assert put(content, tmp_path, checklist, version="", publisher="ci", now_s=now_s, lineage={}) == "1"
     assert (left.exists(), young.exists()) == (False, True)
+
+
+class PublishedMeanwhile(dict[str, bytes]):
+    """What lies beside an ensemble's versions; while it is written somebody else publishes the same."""
+
+    def __init__(self, content: dict[str, bytes], other: Callable[[], object]) -> None:
+        super().__init__(content)
+        self._other = other
+
+    def items(self) -> Any:
+        yield from super().items()
+        self._other()
+
+
+def test_a_name_that_is_taken_meanwhile_takes_no_configuration_from_who_has_it(tmp_path: Path) -> None:
+    content, checklist = {"config.pbtxt": b"platform: 'ensemble'"}, Checklist("m", "", 1, "")
+    given: dict[str, Any] = {"version": "1", "publisher": "ci", "now_s": 1.0, "lineage": {}}
+    twice = PublishedMeanwhile(content, lambda: put(content, tmp_path, checklist, **given))
+    with pytest.raises(FailedPrecondition, match="has a version '1', or had one"):
+        put(twice, tmp_path, checklist, **given)
+    assert (tmp_path / "m/1").is_dir()
+    assert (tmp_path / "m/config.pbtxt").read_bytes() == content["config.pbtxt"]

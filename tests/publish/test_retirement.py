@@ -1,5 +1,6 @@
 """Versions that are retired, brought back and deleted, in a directory."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_a_version_goes_comes_back_and_is_deleted(repository: Path) -> None:
     assert retirements(repository, "m") == [Retirement("2", "me", 1.0, "old", "you", 2.0)]
     with pytest.raises(NotFound, match="no retired version '2'"):
         bring_back(repository, "m", "2")
+
+
+def test_what_a_killed_deletion_left_goes_with_a_later_one(repository: Path) -> None:
+    retire(repository, "m", RECORD, unused)
+    left, young = repository / "m" / RETIRED / ".deleting-left", repository / "m" / RETIRED / ".deleting-young"
+    for directory in (left, young):
+        (directory / "7").mkdir(parents=True)
+        (directory / "7/model.onnx").write_text("half of it")
+    os.utime(left, (0, 0))
+    delete_retired(repository, "m", "2", deleter="me", now_s=young.stat().st_mtime)
+    assert (left.exists(), young.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("asked_before", [0, 1])
