@@ -1,9 +1,7 @@
 """What a worker has seen of the audit trail is missed wherever it is lost."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -13,40 +11,9 @@ from gateway.pb import control_pb2 as pb
 from gateway.routing.store.audit_chain import ChainLink, first_fault
 from gateway.routing.store.audit_trail import append, chain
 from gateway.routing.store.audit_witness import AuditWitness
-from gateway.routing.store.redis_store import RedisStore
-from gateway.routing.store.store_link import Link, Word
-from gateway.routing.store.store_reply import Reply
 from tests.routing.live import BY, control_of, document, store_of, whole_trail
+from tests.routing.overtaken import Overtaken
 from tests.valkey import Valkey
-
-T = TypeVar("T")
-
-
-class Overtaken(RedisStore):
-    """A store where somebody does something right after the answer of this number."""
-
-    def __init__(self, url: str, answer: int, deed: Callable[[], Awaitable[object]]) -> None:
-        super().__init__(url)
-        self._link = OvertakenLink(url, answer, deed)
-
-
-class OvertakenLink(Link):
-    def __init__(self, url: str, answer: int, deed: Callable[[], Awaitable[object]]) -> None:
-        super().__init__(url, name="overtaken")
-        self._left = answer
-        self._deed = deed
-
-    async def call(self, *words: Word) -> Reply:
-        return await self._then(await super().call(*words))
-
-    async def transaction(self, commands: Iterable[Sequence[Word]]) -> list[Reply]:
-        return await self._then(await super().transaction(commands))
-
-    async def _then(self, reply: T) -> T:
-        self._left -= 1
-        if self._left == 0:
-            await self._deed()
-        return reply
 
 
 async def test_a_worker_misses_what_it_has_seen_though_both_keys_are_gone(valkey: Valkey, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from gateway.routing.store.history import route_of, step_before
 from gateway.routing.store.route_control import RouteControl
 from gateway.routing.store.store_reply import committed_text
 from tests.routing.live import BY, DEADLINE_S, Site, control_of, document, share_of, store_of, workers
+from tests.routing.overtaken import Overtaken
 from tests.valkey import Valkey
 
 
@@ -148,6 +149,23 @@ async def test_a_deleted_route_can_be_brought_back(valkey: Valkey) -> None:
         assert (back.restored_revision, await active_share(control)) == (2, 20)
         newest = (await control.history("fraud"))[0]
         assert (newest.entry.revision, newest.route) == (4, await control.get("fraud"))
+
+
+@pytest.mark.parametrize("answer", range(1, 9))
+async def test_a_rollback_that_a_change_overtakes_never_says_that_there_was_nothing_to_do(
+    valkey: Valkey, answer: int
+) -> None:
+    async with store_of(valkey.url) as store:
+        others = control_of(store)
+        await shares(others, 10, 20)
+        overtaken = Overtaken(valkey.url, answer, lambda: shares(others, 30))
+        try:
+            done = await control_of(overtaken).rollback("fraud", change=BY)
+            assert not done.unchanged
+        except StaleRevision:
+            assert await active_share(others) == 30
+        finally:
+            await overtaken.aclose()
 
 
 async def test_what_cannot_be_rolled_back_to(valkey: Valkey) -> None:

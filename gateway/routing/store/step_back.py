@@ -68,7 +68,10 @@ class Steps:
                 flows=flows(active, old, self._site.newest_version(model)),
                 cautions=cautions(old.document, time()),
             )
-            if active is not None and (active.document, active.table) == (old.document, old.table):
+            same = active is not None and (active.document, active.table) == (old.document, old.table)
+            if (same or dry_run) and (await self._store.current(model)).revision != current.revision:
+                continue  # a change came before the history was read: the step before it is not the one that was left
+            if same:
                 result = replace(result, unchanged=True)
                 return await self._committer.waited(result, started_ns, None if dry_run else wait_s)
             if dry_run:
