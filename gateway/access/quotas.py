@@ -25,6 +25,7 @@ OTHER: Final = "other"  # the label of those whom the file does not name one by 
 _MOST_CALLERS: Final = 4096
 _MOST_MODELS: Final = 1024
 _MOST_USES: Final = 4096
+_FORGET_EVERY_NS: Final = 1_000_000_000  # where that made little room: calls without end would each look at all buckets
 _WORDS: Final = {"requests": "requests per second", "concurrency": "requests at a time", "bytes": "bytes per second"}
 
 
@@ -60,12 +61,15 @@ class CallerQuotas:
                 for quota in self.with_models
                 if quota.selector.takes_model(model)
             )
+            own = all(use.who != OTHER for use in uses)
             priority, honours = Priority.DEFAULT, False
             for rule in self._priorities:
                 if rule.selector.takes_model(model):
                     priority, honours = rule.priority, rule.request_priority
                     break
-            rules = self._models[model] = ModelRules(uses, priority, honours_request=honours)
+            rules = ModelRules(uses, priority, honours_request=honours)
+            if own:
+                self._models[model] = rules
         return rules
 
     def refused(self, use: QuotaUse, limit: str, wait_ns: int) -> ResourceExhausted:
@@ -75,7 +79,10 @@ class CallerQuotas:
 class Quotas:
     """Lets calls in by the rules in force. `refused` is told the code of each call that it does not let in."""
 
-    __slots__ = ("_callers", "_clock", "_counts", "_draw", "_refused", "_uses", "labels", "rules", "workers")
+    __slots__ = (
+        *("_callers", "_clock", "_counts", "_draw", "_forget_from_ns", "_refused", "_uses"),
+        *("labels", "rules", "workers"),
+    )
 
     def __init__(
         self,
@@ -93,6 +100,7 @@ class Quotas:
         self._uses: dict[tuple[str, str], QuotaUse] = {}
         self._counts: dict[tuple[str, str], QuotaCounts] = {}
         self._callers: dict[tuple[str, str], CallerQuotas] = {}
+        self._forget_from_ns = 0
         self.follow(rules)
 
     def follow(self, rules: QuotaRules) -> None:
@@ -227,7 +235,8 @@ class Quotas:
             tuple(quota for quota in quotas if quota.selector.models),
             tuple(rule for rule in self.rules.priorities if rule.selector.takes_caller(identity, tenant)),
         )
-        self._callers[identity, tenant] = caller
+        if all(use.who != OTHER for use in caller.head):  # else it has its own bucket as soon as there is room
+            self._callers[identity, tenant] = caller
         return caller
 
     def _label(self, who: str) -> str:
@@ -241,7 +250,11 @@ class Quotas:
         return counts
 
     def _forget_idle(self) -> None:
-        """Forgets the buckets that are as good as new; callers are worked out again."""
+        """Forgets the buckets that are as good as new, and callers, who are worked out again; not at each call, where
+        few are."""
         now_ns = self._clock()
+        if now_ns < self._forget_from_ns:
+            return
         self._uses = {key: use for key, use in self._uses.items() if not use.is_idle(now_ns)}
         self._callers = {}
+        self._forget_from_ns = now_ns + (_FORGET_EVERY_NS if len(self._uses) > _MOST_USES // 2 else 0)

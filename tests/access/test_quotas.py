@@ -1,6 +1,8 @@
 """Quotas as values: buckets, shares, rules, and what a refused caller is told."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from time import process_time
 
 import pytest
 from hypothesis import example, given
@@ -189,6 +191,37 @@ def test_callers_without_end_leave_no_buckets_and_no_labels() -> None:
     counts = stage.quotas.sums()["q"]
     assert isinstance(counts, dict)
     assert set(counts) == {OTHER, "known"}
+
+
+@pytest.mark.parametrize("models", [{}, {"models": ["m"]}])
+def test_who_shared_a_bucket_for_want_of_room_has_its_own_once_others_are_idle(models: Mapping[str, object]) -> None:
+    stage = Stage(one_quota(per="identity", **{"requests-per-second": 0.01, "burst": 2}, **models))
+    for number in range(4096):
+        stage.call(identity=f"user-{number}").release()
+    for late in ("first", "second"):
+        stage.call(identity=late).release()
+    assert "quota 'q' is used up" in str(stage.refusal(identity="first"))
+    stage.clock.now_ns += 1000 * SECOND
+    for late in ("first", "second"):
+        for _ in range(2):
+            stage.call(identity=late).release()
+        stage.refusal(identity=late)
+
+
+def test_more_callers_than_there_are_buckets_cost_a_call_little() -> None:
+    """In CPU time, beside callers who all have a bucket."""
+
+    def cost_s(first: int) -> float:
+        stage = Stage(one_quota(per="identity", **{"requests-per-second": 0.01, "burst": 2}))
+        for number in range(4096):
+            stage.call(identity=f"user-{number}").release()
+        begun_s = process_time()
+        for number in range(2000):
+            with suppress(ResourceExhausted):
+                stage.call(identity=f"user-{first + number}").release()
+        return process_time() - begun_s
+
+    assert cost_s(4096) < 20 * cost_s(0)
 
 
 def test_use_is_shown_as_it_is_now() -> None:
