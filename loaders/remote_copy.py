@@ -116,10 +116,13 @@ class RemoteCopies:
         # Known now, not after hours, and again after each next try.
         self._store.check_room(sum(one.size for one in content.values()) - self._store.partial_bytes(key))
         try:
+            # First: where it cannot be read, each try would bring all files for nothing.
+            listed = self._manifest(files)
             for name, one in sorted(content.items()):
                 self._bring(partial / _part_name(name, one), name, one)
             entries = tuple(_placed(partial, staging, name, one) for name, one in sorted(content.items()))
-            self._hold_to_manifest(files, entries)
+            if listed is not None:
+                manifest.compare(listed, entries)
         except LoaderError as error:
             if not error.retryable:
                 self._store.drop_partial(key)
@@ -177,13 +180,15 @@ class RemoteCopies:
             part.unlink()
             raise SourceChanged(f"{name!a} has {size} bytes or more, it was listed with {one.size}")
 
-    def _hold_to_manifest(self, files: RemoteFiles, entries: tuple[FileEntry, ...]) -> None:
+    def _manifest(self, files: RemoteFiles) -> Mapping[str, str] | None:
+        """Returns what the version's manifest lists; None where it has none."""
         listing = files.get(manifest.FILENAME)
-        if listing is not None:
-            if listing.size > manifest.MAX_BYTES:
-                raise SourceTooLarge(f"{manifest.FILENAME} has {listing.size} bytes; at most {manifest.MAX_BYTES}")
-            text = read_whole(self._read_from, listing, manifest.FILENAME)
-            manifest.compare(manifest.parse(text.decode("ascii", "replace")), entries)
+        if listing is None:
+            return None
+        if listing.size > manifest.MAX_BYTES:
+            raise SourceTooLarge(f"{manifest.FILENAME} has {listing.size} bytes; at most {manifest.MAX_BYTES}")
+        text = read_whole(self._read_from, listing, manifest.FILENAME)
+        return manifest.parse(text.decode("ascii", "replace"))
 
 
 def read_whole(read_from: ReadFrom, one: RemoteFile, name: str, clock: Callable[[], float] = monotonic) -> bytes:

@@ -177,6 +177,22 @@ def test_what_has_no_room_is_not_begun(tmp_path: Path) -> None:
     assert not read
 
 
+def test_a_manifest_that_cannot_be_read_costs_no_copy_of_the_files(tmp_path: Path) -> None:
+    """Such as one without the permission: each try brought all of the version."""
+    read: list[str] = []
+
+    def content(one: RemoteFile, name: str, offset: int) -> Iterator[bytes]:
+        read.append(name)
+        if name == "manifest.sha256":
+            raise SourceUnreadable(f"{name} cannot be read: the object store answers 'AccessDenied'")
+        yield b"x" * one.size
+
+    files = {name: RemoteFile("", 100, "mark") for name in ("model.onnx", "manifest.sha256")}
+    with pytest.raises(SourceUnreadable, match="AccessDenied"):
+        RemoteCopies(ContentStore(tmp_path / "store"), content).copy("m", "1", "place", files, None)
+    assert read == ["manifest.sha256"]
+
+
 def test_a_copy_under_way_keeps_no_other_waiting(tmp_path: Path) -> None:
     """Locks shared by their first digit let a download of hours hold up every sixteenth version of the host."""
     store = ContentStore(tmp_path / "store")
