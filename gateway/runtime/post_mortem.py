@@ -96,7 +96,8 @@ class PostMortem:
             lines = self._quarantine.worker_died(runs, cause, now_s, is_proven=is_proven, for_memory=for_memory)
         for line in lines:
             _log.error("%s-%d (%d) was %s", child.settings.role, child.settings.slot, child.pid, line)
-        cleared = self._clear({run.key for run in runs}) if for_memory else False
+        # One that is silent may hang, and the kill be another's: it makes suspects, and clears nobody.
+        cleared = self._clear({run.key for run in runs}) if for_memory and not child.hung else False
         if lines or cleared:
             self._write()
         # Its siblings hold back what its page shows until they can read what follows from it.
@@ -141,9 +142,10 @@ class PostMortem:
     def _blamed(self, child: ChildProcess, page: Path, fault: Path) -> tuple[str, list[UnfinishedRun]]:
         number = -child.status
         if child.hung:
-            if not child.exited.is_set():  # silent because the kernel is ending it, maybe: that kill clears nobody
+            if not child.exited.is_set():
                 self._memory_kills.counted(count_kills(), monotonic())
-                self._memory_kills.explains_death()
+                if self._memory_kills.explains_death():  # silent because the kernel is ending it, maybe
+                    return _WANT_OF_MEMORY, unfinished_runs(page)
             return "killed because it hung", [run for run in unfinished_runs(page) if run.slot == LOOP_SLOT]
         if child.kill_reason or number <= 0:
             return "", []

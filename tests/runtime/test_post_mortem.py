@@ -155,6 +155,47 @@ async def test_a_hang_blames_the_run_on_the_loop(tmp_path: Path, hung: bool, bla
     assert [version.model for version in Refusals(own.config.run_dir).versions] == blamed
 
 
+_SILENT = """
+import asyncio, subprocess, sys
+from pathlib import Path
+from gateway.runtime.child_process import ChildProcess
+from gateway.runtime.post_mortem import PostMortem
+from tests.runtime.test_post_mortem import refused, settings, shown
+
+async def main():
+    own = settings(Path(sys.argv[1]))
+    run_dir = own.config.run_dir
+    post_mortem = PostMortem(run_dir, hold_s=60, changed=lambda: None)
+    shown(run_dir, own.boot)
+    child = ChildProcess((sys.executable, "-c", "import time; time.sleep(60)"), own, own.to_json())
+    assert subprocess.run([sys.executable, "-c", "b'x' * (1 << 30)"]).returncode == -9
+    child.hung = True
+    print(post_mortem.examine(child))
+    child.kill("hung: silent for 2 s")
+    await child.exited.wait()
+    print(post_mortem.examine(child), [known[1:] for known in refused(run_dir)])
+
+asyncio.run(main())
+"""
+
+
+def test_a_worker_that_is_silent_as_the_kernel_kills_for_want_of_memory_makes_suspects(tmp_path: Path) -> None:
+    """The kernel takes the memory of a large process for seconds before it ends: it looks as if it hung."""
+    with control_group("memory") as group:
+        group.limit(384 << 20)
+        program = [sys.executable, "-c", _SILENT, str(tmp_path)]
+        told = subprocess.run(
+            ["/bin/sh", "-c", f'{group.joining}exec "$@"', "sh", *program], capture_output=True, text=True, check=False
+        )
+    assert told.returncode == 0, told.stderr
+    first, second = told.stdout.splitlines()
+    assert first.startswith(
+        "killed for want of memory while it ran model=m version=1 input=0000000000000001: run alone"
+    )
+    assert "; killed for want of memory while it ran model=n version=1" in first
+    assert second == " [([], [1], False), ([], [2], False)]"
+
+
 async def test_a_model_that_is_loaded_again_is_released(tmp_path: Path) -> None:
     own = settings(tmp_path)
     changes: list[int] = []
