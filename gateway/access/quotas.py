@@ -130,16 +130,18 @@ class Quotas:
     def use(self, quota: Quota, identity: str, tenant: str) -> QuotaUse:
         """Returns the bucket of the quota that the caller draws from."""
         who = "" if not quota.per else identity if quota.per == "identity" else tenant
-        use = self._uses.get((quota.name, who))
+        key = (quota.name, who)
+        use = self._uses.get(key)
         if use is None:
             if len(self._uses) >= _MOST_USES:
                 self._forget_idle()
-                if len(self._uses) >= _MOST_USES:
+                if len(self._uses) >= _MOST_USES:  # of one tenant all, maybe: it is not to use up what others share
                     who = OTHER
-            use = self._uses.get((quota.name, who))
+                    by_tenant = quota.per == "identity" and len(self._uses) < 2 * _MOST_USES
+                    key = (quota.name, f"{OTHER} of {tenant}" if by_tenant else OTHER)
+            use = self._uses.get(key)
         if use is None:
-            use = QuotaUse(quota, who, self._counts_of(quota, who), workers=self.workers)
-            self._uses[quota.name, who] = use
+            use = self._uses[key] = QuotaUse(quota, who, self._counts_of(quota, who), workers=self.workers)
         return use
 
     def refusal(self, use: QuotaUse, limit: str, wait_ns: int) -> ResourceExhausted:

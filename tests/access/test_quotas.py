@@ -208,6 +208,21 @@ def test_who_shared_a_bucket_for_want_of_room_has_its_own_once_others_are_idle(m
         stage.refusal(identity=late)
 
 
+def test_one_tenant_with_ever_new_identities_uses_up_no_quota_of_another() -> None:
+    stage = Stage(one_quota(per="identity", **{"requests-per-second": 0.01, "burst": 2}))
+    for number in range(4200):
+        with suppress(ResourceExhausted):
+            stage.call(identity=f"user-{number}", tenant="hasty").release()
+    stage.refusal(identity="new", tenant="hasty")
+    for identity in ("one", "two"):
+        stage.call(identity=identity, tenant="calm").release()
+    stage.refusal(identity="three", tenant="calm")
+    for number in range(10_000):
+        with suppress(ResourceExhausted):
+            stage.call(identity="one", tenant=f"tenant-{number}").release()
+    assert len(stage.quotas.present(most=100_000)[0]["users"]) <= 8193  # type: ignore[arg-type]
+
+
 def test_more_callers_than_there_are_buckets_cost_a_call_little() -> None:
     """In CPU time, beside callers who all have a bucket."""
 
