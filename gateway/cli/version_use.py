@@ -125,22 +125,23 @@ def _names(documents: Sequence[RouteDocument], version: str) -> str:
 
 
 def _asked(stub: ControlStub, model: str) -> RoutingRules:
+    # Before the route: a draft that is approved meanwhile is among these, or the route is what it became.
+    drafts = [
+        draft for draft in stub.ListDrafts(control_pb2.ListDraftsRequest(), timeout=10).drafts if draft.model == model
+    ]
+    rollouts = [
+        rollout
+        for rollout in stub.ListRollouts(control_pb2.ListRolloutsRequest(), timeout=10).rollouts
+        if rollout.model == model
+    ]
     history = _unless_absent(lambda: stub.History(control_pb2.HistoryRequest(model=model, limit=_HISTORY), timeout=10))
     known = stub.Models(control_pb2.ModelsRequest(model=model), timeout=10)
     return RoutingRules(
         model,
         _unless_absent(lambda: stub.GetRoute(control_pb2.GetRouteRequest(model=model), timeout=10)),
         () if history is None else history.entries,
-        [
-            rollout
-            for rollout in stub.ListRollouts(control_pb2.ListRolloutsRequest(), timeout=10).rollouts
-            if rollout.model == model
-        ],
-        [
-            draft
-            for draft in stub.ListDrafts(control_pb2.ListDraftsRequest(), timeout=10).drafts
-            if draft.model == model
-        ],
+        rollouts,
+        drafts,
         known.versions,
         known.pins,
     )
