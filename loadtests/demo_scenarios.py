@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=budgets.USERS)
     parser.add_argument("--keys", type=int, default=budgets.MOVING_KEYS, help="Of the scenario movement.")
     parser.add_argument("--step-seconds", type=float, default=4.0, help="Of each step of overload and tenants.")
+    parser.add_argument("--rounds", type=int, default=3, help="Of overload.")
     parser.add_argument("--messages", choices=["small", "large", "both"], default="both", help="Of overload.")
     parser.add_argument("--transport", choices=["ngh2", "grpcio"], default="ngh2", help="Of overload and tenants.")
     parser.add_argument(

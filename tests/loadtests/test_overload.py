@@ -51,6 +51,14 @@ def test_a_worker_that_got_less_of_the_cpus_has_not_failed() -> None:
     assert "goodput" in faults(100.0, [step(1.0), replace(slow, cpu_s=0.8)])[0]
 
 
+def test_a_round_on_a_slow_cpu_is_no_fault_but_two_of_three_are() -> None:
+    slow = outcome(good=60, refusal_s=0.2)
+    assert faults(100.0, [step(1.0), step(5.0, slow)] + [step(1.0), step(5.0, outcome())] * 2) == []
+    goodput, refusals = faults(100.0, [step(1.0), step(5.0, slow)] * 2 + [step(1.0), step(5.0, outcome())])
+    assert goodput.startswith("at 5x goodput is 60/s, 60% of the highest")
+    assert refusals.startswith("at 5x refusals take 200 ms")
+
+
 def test_arrivals_are_a_schedule() -> None:
     moments = arrivals(1000.0, 10.0, seed=3)
     assert moments == arrivals(1000.0, 10.0, seed=3)
