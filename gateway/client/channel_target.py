@@ -98,6 +98,8 @@ class ChannelTarget:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
             ("grpc.max_send_message_length", _MESSAGE_BYTES),
+            # gRPC repeats no call that has sent more than this, 256 KiB by default; it is what the call holds anyway.
+            ("grpc.per_rpc_retry_buffer_size", _MESSAGE_BYTES),
         ]
         if self.tls is not None and self.tls.name:
             options.append(("grpc.ssl_target_name_override", self.tls.name))

@@ -17,6 +17,7 @@ from gateway.rest.incoming_body import IncomingBody
 from gateway.rest.response_head import ResponseHeads
 from gateway.rest.rest_call import RestCall
 from gateway.rpc.connection import go_on_as_http2
+from gateway.rpc.half_close import half_close
 from gateway.rpc.peer_identity import auth_context, certificate_names, peer_address
 from gateway.rpc.pushback import later
 from gateway.rpc.request_head import too_many_calls
@@ -386,7 +387,7 @@ class Http1Connection:
         if queue.transport.is_closing():
             return  # the client has gone, and the loop knows
         if self.plain:
-            queue.transport.write_eof()
+            half_close(queue.transport)
         elif not self._skip:
             queue.transport.close()
         if self._held:

@@ -22,7 +22,7 @@ from gateway.rpc.inflation import Inflater
 from gateway.rpc.invocation import failure, invoke, requests
 from gateway.rpc.listening_descriptor import low_descriptors_taken
 from gateway.rpc.method import Method, MethodTable
-from gateway.rpc.open_calls import OpenCalls
+from gateway.rpc.open_calls import OpenCall, OpenCalls
 from gateway.rpc.peer_identity import certificate_names
 from gateway.rpc.precedent import Precedents
 from gateway.rpc.pushback import never
@@ -35,10 +35,12 @@ _log = logging.getLogger(__name__)
 
 _STOP_WAIT_S: Final = 5.0
 # Before a stop what clients send is held until for so many looks no call is open and none has begun. If none begins or
-# ends for so many looks, those that are open are long ones, for which nobody is held.
+# ends for so many looks, those that are open are long ones, for which nobody is held; nor is anybody for longer than so
+# many where connections are let through that always have a call.
 _LOOK_S: Final = 0.01
-_QUIET_LOOKS: Final = 10
+_QUIET_LOOKS: Final = 30
 _IDLE_LOOKS: Final = 50
+_MOST_LOOKS: Final = 300
 _MAX_CHECK_S: Final = 1.0
 _ENDLESS: Final = frozenset({"/grpc.health.v1.Health/Watch"})  # who watches calls again, and no stop waits for it
 _EXPIRED: Final = Status(*status_of(DeadlineExceeded("deadline exceeded"), ""))
@@ -130,11 +132,13 @@ class GrpcioServer:
     async def _stop_when_still(self, end_ns: int) -> None:
         """Stops grpcio's server between two calls, if there is such a moment; see `held_connections`."""
         held = HeldConnections(self._port)
+        self._calls.on_still = held.hold
         try:
             if held.any and await self._is_still(held, end_ns):
                 await self._server.stop(None)
                 return
         finally:
+            self._calls.on_still = None
             held.release()
         if held.any and monotonic_ns() < end_ns:
             await asyncio.sleep(REPEATED_S)  # what was held comes, and is served
@@ -144,14 +148,17 @@ class GrpcioServer:
 
         What grpcio has read and not handed over cannot be seen, so nothing may come for several looks.
         """
-        last, idle, quiet = (-1, -1), 0, 0
+        last, idle, quiet, looks = (-1, -1), 0, 0, 0
+        cut: set[OpenCall] = set()
         while quiet < _QUIET_LOOKS:
-            if idle > _IDLE_LOOKS or monotonic_ns() > end_ns:
+            if idle > _IDLE_LOOKS or looks > _MOST_LOOKS or monotonic_ns() > end_ns:
                 return False
             await asyncio.sleep(_LOOK_S)
+            before, cut = cut, self._calls.on_their_way()
+            held.let_through({call.peer.name for call in before & cut})
             now = (self._begun, len(self._calls))
             unchanged = now == last
-            last, idle = now, idle + 1 if unchanged else 0
+            last, looks, idle = now, looks + 1, idle + 1 if unchanged else 0
             quiet = quiet + 1 if unchanged and not self._calls.awaited() and not held.unread() else 0
         return True
 

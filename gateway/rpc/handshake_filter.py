@@ -19,6 +19,11 @@ from gateway.rpc.held_connections import attach_filter, duplicate
 
 # So long a handshake that had begun may take to its end: a round trip to the other side of the earth.
 SETTLE_S: Final = 0.25
+# A server that gets no CPU is late to accept those whose handshake has ended: it is waited for, so many times at most.
+_LOOK_S: Final = 0.01
+_ACCEPT_LOOKS: Final = 200
+# Where `struct tcp_info` of Linux has `tcpi_unacked`, of a listening socket the connections that wait for an accept.
+_WAITING: Final = slice(24, 28)
 _FLAGS_OFFSET: Final = 13  # in the TCP header, with which the filter's input begins
 _SYN: Final = 0x02
 _SYN_ACK: Final = 0x12
@@ -44,6 +49,16 @@ async def turn_away(listening: Sequence[socket.socket]) -> None:
         _log.info("new connections are not turned away before the stop: %s", error.strerror)
         return
     await asyncio.sleep(SETTLE_S)
+    for _ in range(_ACCEPT_LOOKS):
+        if not any(map(waiting, listening)):
+            return
+        await asyncio.sleep(_LOOK_S)
+
+
+def waiting(listening: socket.socket) -> int:
+    """Returns how many connections wait to be accepted. Linux only."""
+    told = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _WAITING.stop)
+    return int.from_bytes(told[_WAITING], sys.byteorder)
 
 
 def listening_descriptors() -> set[int]:

@@ -5,6 +5,9 @@ that a client sends until it has read the GOAWAY (https://github.com/grpc/grpc/i
 kernel drops what clients send on, which it does not acknowledge. What the server has read it finishes; its last GOAWAY
 then names the last call that it has seen, and a client repeats the later ones elsewhere, by itself.
 
+A call may be cut in the middle: the rest of its message is dropped, or what its client says about the room for its
+answer. Its connection is let through until none of its calls waits for anything.
+
 Linux only, without any privilege (a classic BPF filter); elsewhere nothing is held.
 """
 
@@ -17,8 +20,12 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from contextlib import suppress
 from typing import Final
+from urllib.parse import unquote
+
+from gateway.rpc.peer_identity import peer_name
 
 _SO_ATTACH_FILTER: Final = 26
 _SO_DETACH_FILTER: Final = 27
@@ -47,20 +54,33 @@ class HeldConnections:
     """
 
     def __init__(self, port: int) -> None:
-        self._sockets: list[socket.socket] = []
+        self._sockets: dict[str, socket.socket] = {}  # by peer, as grpcio names it
+        self._let_through: set[str] = set()
         for one in connections_of(port):
-            try:
-                attach_filter(one, _NO_PAYLOAD)
-            except OSError as error:
-                _log.info("a connection is not held before the stop: %s", error.strerror)
-                one.close()
-                continue
-            self._sockets.append(one)
+            if (peer := _peer(one)) not in self._sockets and _held(one):
+                self._sockets[peer] = one
+            else:
+                one.close()  # it cannot be held, or was listed under two descriptors
         self.any = bool(self._sockets)
+
+    def let_through(self, peers: Set[str]) -> None:
+        """Holds the connections of all peers but these."""
+        wanted = {peer for peer in map(unquote, peers) if peer in self._sockets}
+        for peer in self._let_through - wanted:
+            _held(self._sockets[peer])
+        for peer in wanted - self._let_through:
+            _pass(self._sockets[peer])
+        self._let_through = wanted
+
+    def hold(self, peer: str) -> None:
+        """Holds the connection of one peer again."""
+        if (peer := unquote(peer)) in self._let_through:
+            self._let_through.remove(peer)
+            _held(self._sockets[peer])
 
     def unread(self) -> bool:
         """Returns whether something that came before is still to be read."""
-        return any(_unread_bytes(one) for one in self._sockets)
+        return any(map(_unread_bytes, self._sockets.values()))
 
     def release(self) -> None:
         """Lets the kernel take what comes, which clients repeat until then.
@@ -70,16 +90,40 @@ class HeldConnections:
         """
         if sys.platform != "linux":
             return  # it holds none
-        sockets, self._sockets = self._sockets, []
-        for one in sockets:
+        sockets, self._sockets = self._sockets, {}
+        for one in sockets.values():
             with one:
                 try:
                     if one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED:
-                        one.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+                        _pass(one)
                     else:
                         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, _LINGER_S)
                 except OSError:
                     pass  # closed on both sides
+
+
+def _held(one: socket.socket) -> bool:
+    """Lets a connection take nothing more, and returns whether the kernel does so."""
+    try:
+        attach_filter(one, _NO_PAYLOAD)
+    except OSError as error:
+        _log.info("a connection is not held before the stop: %s", error.strerror)
+        return False
+    return True
+
+
+def _pass(one: socket.socket) -> None:
+    with suppress(OSError):  # it has no filter: it was let through, or could not be held
+        one.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+
+
+def _peer(one: socket.socket) -> str:
+    """Returns the peer of a connection as grpcio names it: an IPv4 address that an IPv6 socket shows is one."""
+    try:
+        host, port, *_ = one.getpeername()
+    except OSError:
+        return f"closed:{one.fileno()}"
+    return peer_name((host.removeprefix("::ffff:") if "." in host else host, port))
 
 
 def connections_of(port: int) -> Iterable[socket.socket]:

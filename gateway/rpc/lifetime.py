@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import ngh2
 
+from gateway.rpc.half_close import half_close
 from gateway.rpc.output import Output
 from gateway.rpc.server_call import ServerCall
 from gateway.rpc.server_state import ServerState
@@ -219,10 +220,10 @@ class Lifetime:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; what was written still goes out."""
+        """Ends the connection; what was written still goes out, and what the peer sends meanwhile is dropped."""
         if not self._output.closed:
             self.mark_ended()
-            self._output.transport.close()
+            half_close(self._output.transport)
 
     def abort(self) -> None:
         """Ends the connection at once."""

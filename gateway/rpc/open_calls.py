@@ -4,6 +4,7 @@ grpcio shows calls and no connections, so a connection is what its calls say of 
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -117,6 +118,7 @@ class OpenCalls:
         self.received = ByteBudget(options.max_inflight_bytes)
         self.unsent = ByteBudget(options.max_inflight_bytes, options.on_unread)
         self.progress = options.on_progress or (lambda: None)
+        self.on_still: Callable[[str], None] | None = None  # told the peer whose last open call has ended
         self._congested_bytes = max(options.max_send_bytes + 16 * QUEUED_BYTES, options.max_inflight_bytes // 4)
         self._calls: set[OpenCall] = set()
         self._peers: dict[str, Peer] = {}
@@ -157,6 +159,8 @@ class OpenCalls:
         peer.calls -= 1
         if not peer.calls:
             del self._peers[peer.name]
+            if self.on_still is not None:
+                self.on_still(peer.name)
             self._by_address[peer.address] -= 1
             if not self._by_address[peer.address]:
                 del self._by_address[peer.address]
@@ -182,6 +186,10 @@ class OpenCalls:
     def awaited(self) -> bool:
         """Returns whether a call is open whose end somebody waits for."""
         return any(not call.endless for call in self._calls)
+
+    def on_their_way(self) -> set[OpenCall]:
+        """Returns the unary calls whose message, or whose answer, is not all there."""
+        return {call for call in self._calls if call.awaited_ns or call.unsent_bytes}
 
     def __len__(self) -> int:
         return len(self._calls)

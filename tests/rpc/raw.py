@@ -1,6 +1,7 @@
 """A client that speaks HTTP/2 by hand: ngh2 for what is allowed, bytes for what is not."""
 
 import asyncio
+import ssl
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,10 +44,12 @@ class RawClient:
         settings: dict[int, int] | None = None,
         *,
         local_address: str | None = None,
+        tls: ssl.SSLContext | None = None,
         **configuration: Any,
     ) -> None:
         self._port = port
         self._local = None if local_address is None else (local_address, 0)
+        self._tls = tls
         self.h2 = ngh2.Connection(ngh2.Role.CLIENT, ngh2.Configuration(**configuration))
         self.h2.initiate_connection(settings)
         self.events: list[Any] = []
@@ -55,7 +58,9 @@ class RawClient:
         self.writer: asyncio.StreamWriter
 
     async def __aenter__(self) -> Self:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=self._local)
+        self.reader, self.writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, local_addr=self._local, ssl=self._tls
+        )
         await self.send()
         return self
 
@@ -118,10 +123,11 @@ class RawClient:
 
     async def answer(self, stream_id: int) -> tuple[dict[bytes, bytes], bytes]:
         """All header fields and the body of a stream that has ended."""
-        await self.until(
-            lambda self: any(isinstance(e, ngh2.StreamClosed) and e.stream_id == stream_id for e in self.events)
-        )
+        await self.until(lambda self: self.ended(stream_id))
         return self.seen(stream_id)
+
+    def ended(self, stream_id: int) -> bool:
+        return any(isinstance(event, ngh2.StreamClosed) and event.stream_id == stream_id for event in self.events)
 
     def seen(self, stream_id: int) -> tuple[dict[bytes, bytes], bytes]:
         fields: dict[bytes, bytes] = {}

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import sys
 import threading
 from collections.abc import AsyncIterator
 
@@ -9,6 +11,7 @@ import grpc
 import pytest
 
 from gateway.rpc.grpcio import GrpcioServer
+from gateway.rpc.handshake_filter import SETTLE_S, turn_away, waiting
 from gateway.rpc.server import Server, ServerOptions
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import TRANSPORTS, make, path
@@ -33,6 +36,13 @@ PATIENT = json.dumps(
     }
 )
 CLIENTS = 8
+# More than a connection takes at once, so that calls are cut in the middle, and than a client repeats by default.
+LARGE = b"x" * 3_000_000
+OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.service_config", PATIENT),
+    ("grpc.per_rpc_retry_buffer_size", 2 * len(LARGE)),
+]
 ROUNDS = 2
 MOVES = 4
 
@@ -43,7 +53,8 @@ class Clients:
     `failures` says what went wrong.
     """
 
-    def __init__(self, port: int, *, connect_per_call: bool) -> None:
+    def __init__(self, port: int, *, connect_per_call: bool, sent: bytes = b"hello") -> None:
+        self._sent = sent
         self.failures: list[str] = []
         self._port = port
         self._connect_per_call = connect_per_call
@@ -63,8 +74,7 @@ class Clients:
 
     def _run(self) -> None:
         while not self._over.is_set():
-            options = [("grpc.use_local_subchannel_pool", 1), ("grpc.service_config", PATIENT)]
-            with grpc.insecure_channel(f"127.0.0.1:{self._port}", options=options) as channel:
+            with grpc.insecure_channel(f"127.0.0.1:{self._port}", options=OPTIONS) as channel:
                 while not self._over.is_set():
                     self._call(channel)
                     if self._connect_per_call:
@@ -72,7 +82,7 @@ class Clients:
 
     def _call(self, channel: grpc.Channel) -> None:
         try:
-            assert channel.unary_unary(path("EchoNow"), None, None)(b"hello", timeout=10) == b"hello"
+            assert channel.unary_unary(path("EchoNow"), None, None)(self._sent, timeout=20) == self._sent
         except grpc.RpcError as error:
             assert isinstance(error, grpc.Call)  # noqa: PT017
             self.failures.append(f"{error.code().name}: {error.details()}")
@@ -102,11 +112,12 @@ async def test_who_connects_for_each_call_does_not_notice_a_server_that_stops(tr
     assert clients.failures == []
 
 
+@pytest.mark.parametrize("sent", [b"hello", LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_who_keeps_a_connection_does_not_notice_a_server_that_stops(transport: str) -> None:
+async def test_who_keeps_a_connection_does_not_notice_a_server_that_stops(transport: str, sent: bytes) -> None:
     """Otherwise grpcio ends with CANCELLED what comes between the beginning of its stop and the client's knowledge."""
     leaves = await started(transport, 0)
-    clients = Clients(leaves.port, connect_per_call=False)
+    clients = Clients(leaves.port, connect_per_call=False, sent=sent)
     try:
         for _ in range(MOVES):
             await clients.made(4 * CLIENTS)
@@ -117,6 +128,19 @@ async def test_who_keeps_a_connection_does_not_notice_a_server_that_stops(transp
         await clients.end()
         await leaves.stop(0)
     assert clients.failures == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is turned away elsewhere")
+async def test_who_waits_to_be_accepted_is_not_missed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        turning = asyncio.create_task(turn_away([listening]))
+        with socket.create_connection(("127.0.0.1", port)):
+            done, _ = await asyncio.wait([turning], timeout=2 * SETTLE_S)
+            assert (len(done), waiting(listening)) == (0, 1)
+            accepted, _ = listening.accept()
+            await turning
+            accepted.close()
 
 
 async def _watched(request: bytes, context: object) -> AsyncIterator[bytes]:

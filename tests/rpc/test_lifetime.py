@@ -1,11 +1,13 @@
 """How connections and servers end: drain, age, idleness, keepalive; and TLS at their beginning."""
 
 import asyncio
+import ssl
 from pathlib import Path
 
 import grpc
 import ngh2
 import pytest
+import uvloop
 
 from gateway.errors import InvalidArgument
 from gateway.rpc.server import ServerOptions
@@ -65,6 +67,38 @@ async def test_a_drained_connection_is_asked_to_go_and_finishes_its_calls() -> N
         assert (fields[b"grpc-status"], body) == (b"0", message(b"done"))
         await client.until_closed()
         assert client.went_away() == 0
+
+
+@pytest.mark.parametrize("tls", [None, TLS], ids=["plain", "TLS"])
+def test_an_answer_on_its_way_reaches_a_client_that_still_writes(tls: TlsFiles | None) -> None:
+    """Otherwise what the client writes to a closed socket is answered by a reset, and the answer is cut."""
+    options = ServerOptions(reuse_port=False, max_connection_age_s=0.3, age_grace_s=5, max_ping_strikes=10**6, tls=tls)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # asyncio's TLS resets
+        runner.run(_writes_while_it_is_answered(options))
+
+
+async def _writes_while_it_is_answered(options: ServerOptions) -> None:
+    context = None if options.tls is None else ssl.create_default_context(cafile=str(CERTIFICATES / "ca.pem"))
+    if context is not None:
+        context.check_hostname = False
+        context.set_alpn_protocols(["h2"])
+    async with (
+        serving("ngh2", options) as served,
+        RawClient(served.server.port, {ngh2.Setting.INITIAL_WINDOW_SIZE: 1 << 24}, tls=context) as client,
+    ):
+        client.h2.set_local_window_size(1 << 24)
+        stream_id = await client.request(request_headers("Hold"), message(b""))
+        await served.behaviour.until("hold")
+        await client.until(lambda self: sum(isinstance(event, ngh2.GoAwayReceived) for event in self.events) == 2)
+        answer = bytes(3_000_000)
+        served.behaviour.held[0].answer(answer)
+        while not client.ended(stream_id):
+            assert not client.closed
+            client.h2.ping(b"still on")
+            await client.send()
+            await client.step()
+        fields, body = client.seen(stream_id)
+        assert (fields[b"grpc-status"], len(body)) == (b"0", len(message(answer)))
 
 
 async def test_a_connection_ends_at_its_age_and_grace_whatever_it_does() -> None:
