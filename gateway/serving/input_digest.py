@@ -13,14 +13,14 @@ _PIECES: Final = 16
 _PIECE_BYTES: Final = _WHOLE_BYTES // _PIECES
 
 
-def input_digest(call: Call, *, fixed: bool) -> int:
-    """Returns 64 bits that the same inputs give in every worker and process.
+def input_digest(call: Call, *, fixed: bool, seed: int = 0) -> int:
+    """Returns 64 bits that the same inputs give in every worker and process; other bits for each seed below 2**61.
 
     Inputs of more than 64 KiB are known by their length and by 16 pieces of 4 KiB.
     `fixed`: the shapes follow from the rows and the bytes.
     Source: xxHash, XXH3; about 0.1 us for small inputs, at most 10 us for one.
     """
-    digest = call.rows
+    digest = call.rows ^ seed
     inputs = call.inputs
     if fixed and len(inputs) == 1:
         only = inputs[0]

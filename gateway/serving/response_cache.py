@@ -27,6 +27,7 @@ _ARRAY_BYTES: Final = 128
 _LARGEST_SHARE: Final = 8
 _CLEARED_AT_ONCE: Final = 4096
 _POSITIVE: Final = (1 << 63) - 1
+_SALT_BITS: Final = (1 << 61) - 1  # what compiled code holds without an object
 
 Shapes = Sequence[tuple[int, ...] | None]
 
@@ -74,10 +75,12 @@ class ResponseCache:
     def of_version(self, *, fixed: bool) -> "VersionCache":
         """Returns the answers of a version that has just become able to run. `fixed`: as for `input_digest`."""
         self._next_salt += 1
-        return VersionCache(self, self._next_salt * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF, fixed=fixed)
+        return VersionCache(self, self._next_salt * 0x9E3779B97F4A7C15 & _SALT_BITS, fixed=fixed)
 
     def get(self, key: int) -> CachedAnswer | None:
-        return self._entries.get(key)
+        if key not in self._entries:  # most are not, and `dict.get` costs twice as much
+            return None
+        return self._entries[key]
 
     def touch(self, key: int) -> None:
         """Notes that the answer was used."""
@@ -128,7 +131,7 @@ class VersionCache:
 
     def key_of(self, call: Call) -> int:
         """Returns what the answer to the call is found by, a positive number."""
-        key = input_digest(call, fixed=self._fixed) ^ self._salt
+        key = input_digest(call, fixed=self._fixed, seed=self._salt)
         if call.wanted is not None:
             key ^= hash(call.wanted) & _POSITIVE
         return key or 1
