@@ -7,7 +7,8 @@
 3. A repository that could not be listed yet since this process began has no names: nobody knows them.
 4. One that does not answer holds up the looks at the others once: it is away until it has answered on a thread of its
    own, where nobody waits for it. The first look waits for all of them together. Meanwhile it is asked nothing else
-   either; content that is known by its digest comes from the store, which all share.
+   either; content that is known by its digest comes from the store, which all share. One that lists what it has, and
+   fails only after long to hand out what a look needs of a model, is away for the rest of that look.
 """
 
 import threading
@@ -73,10 +74,18 @@ class RepositoryPing:
 class RepositoryUnion:
     """The loader of several repositories, by their URIs in the order of precedence, with the store of all of them."""
 
-    def __init__(self, loaders: Mapping[str, Loader], store: ContentStore, *, first_s: float = _FIRST_S) -> None:
+    def __init__(
+        self,
+        loaders: Mapping[str, Loader],
+        store: ContentStore,
+        *,
+        first_s: float = _FIRST_S,
+        quick_s: float = _QUICK_S,
+    ) -> None:
         self._loaders: Final = tuple(loaders.values())
         self._store = store
         self._first_s = first_s
+        self._quick_s = quick_s
         self._pings: dict[int, RepositoryPing] | None = None  # of those that have not answered; None before the first
         self._names: tuple[tuple[str, ...], ...] = ((),) * len(loaders)  # of each, as it was listed last
         self._owners: Mapping[str, int] = {}
@@ -95,7 +104,7 @@ class RepositoryUnion:
                     stack.enter_context(loader.one_look())
                 except LoaderError as error:
                     away[number] = error
-                    if monotonic() - began_s > _QUICK_S:
+                    if monotonic() - began_s > self._quick_s:
                         pings = self._pings = {**pings, number: RepositoryPing(loader, error)}  # others read it
             self._check_any(away)
             self._held.away = away
@@ -195,16 +204,24 @@ class RepositoryUnion:
         return silent, {number: ping.error for number, ping in silent.items()}
 
     def _asked(self, model: str, ask: Callable[[Loader], T]) -> T:
-        return ask(self._owner(model))
+        number = self._owner(model)
+        began_s = monotonic()
+        try:
+            return ask(self._loaders[number])
+        except SourceUnreadable as error:
+            away: dict[int, LoaderError] | None = getattr(self._held, "away", None)
+            if away is not None and monotonic() - began_s > self._quick_s:
+                away[number] = error
+            raise
 
-    def _owner(self, model: str) -> Loader:
+    def _owner(self, model: str) -> int:
         """Returns the first repository that has the model, as at the last listing; a new name is looked for."""
         away = self._away()
         number = self._owners.get(model)
         if number is not None:
             if number in away:
                 raise SourceUnreadable(f"{_shown(number)}: {away[number]}")
-            return self._loaders[number]
+            return number
         unasked: LoaderError | None = None
         for number, loader in enumerate(self._loaders):
             try:
@@ -216,7 +233,7 @@ class RepositoryUnion:
             except SourceUnreadable as error:
                 unasked = error
                 continue
-            return loader
+            return number
         raise unasked or SourceNotFound(f"{model[:80]!a} is not there")
 
     def _listing_of(self, number: int, away: dict[int, LoaderError]) -> Listing:

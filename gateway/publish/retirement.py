@@ -94,7 +94,7 @@ def delete_retired(repository: Path, model: str, version: str, *, deleter: str, 
     Raises: NotFound, FailedPrecondition (it is not retired, it cannot be removed), InvalidArgument.
     """
     aside = check_retired(repository, model, version)
-    record = next(one for one in retirements(repository, model) if one.version == version)
+    record = _read(_record_path(aside), version)
     try:
         clear_abandoned(aside.parent, _DELETING, now_s)
         going = Path(mkdtemp(prefix=_DELETING, dir=aside.parent))

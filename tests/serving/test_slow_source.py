@@ -220,6 +220,38 @@ def test_a_repository_that_does_not_answer_holds_up_no_look_at_the_others(tmp_pa
         server.server_close()
 
 
+class Unwilling(MlflowServer):
+    """A registry that lists everything, and hands out no labels."""
+
+    def respond(self, path: str, query: dict[str, str], headers: dict[str, str]) -> Answer:
+        """Returns what MLflow answers, of labels a refusal."""
+        return (403, b"", {}) if path.endswith("labels.txt") else super().respond(path, query, headers)
+
+
+@pytest.mark.parametrize(("quick_s", "asked"), [(0.0, 1), (60.0, 3)])
+def test_who_hands_out_nothing_after_long_is_asked_once_in_a_look(tmp_path: Path, quick_s: float, asked: int) -> None:
+    server, store = Unwilling(), ContentStore(tmp_path / "store")
+    try:
+        for model in ("a", "b", "c"):
+            server.write(f"{model}/1/labels.txt", b"label")
+        models.write_version(tmp_path / "models", "near", "1", b"model")
+        uris = (f"mlflow+http://{server.address}", str(tmp_path / "models"))
+        union = RepositoryUnion(
+            {uri: open_loader(LoaderSettings(uri, store)) for uri in uris}, store, first_s=60, quick_s=quick_s
+        )
+        for look in (1, 2):
+            with union.one_look():
+                assert union.models().names == ("a", "b", "c", "near"), "the next look asks again"
+                for model in ("a", "b", "c"):
+                    with pytest.raises(SourceUnreadable, match="labels"):
+                        union.read(model, "1/labels.txt", 10)
+                assert union.read("near", "1/model.onnx", 10) == b"model"
+            assert sum(path.endswith("labels.txt") for path in server.asked) == look * asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 async def test_what_takes_long_makes_room_within_a_lane() -> None:
     lanes, goes_on, late = FetchLanes(1, 0.02), threading.Event(), asyncio.Event()
     far, near, other = "oci://a", "/models", "oci://c"
