@@ -129,6 +129,7 @@ class SupervisorLink:
         self._draining = False
         self._beats = 0
         self._beaten_s = 0.0
+        self._unsaid: dict[str, object] = {}  # what found no room in the pipe
 
     def ready(self) -> None:
         """Tells the supervisor that this child serves."""
@@ -175,10 +176,12 @@ class SupervisorLink:
         self._beats += 1
 
     def _report(self, message: dict[str, object]) -> None:
+        said = self._unsaid | message
         try:
-            os.write(REPORT_FD, msgspec.json.encode(message) + b"\n")
+            os.write(REPORT_FD, msgspec.json.encode(said) + b"\n")
+            self._unsaid = {}
         except BlockingIOError:
-            pass  # the supervisor is behind by thousands of beats; the next one says the same
+            self._unsaid = said  # the supervisor is behind by thousands of beats; the next one says this as well
         except OSError:
             self._orphan()
 
