@@ -2,13 +2,18 @@
 
 Calls go one at a time, in short bursts; a burst belongs to what the gateway did at its begin and at its end. What a
 process costs that steps back as a preparation does and only counts, no work that steps back so costs less.
+
+A preparation is halted for every other burst: what those take is compared with what the others take in the same second,
+for between two seconds a machine that is shared differs by more than a preparation costs.
 """
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -20,7 +25,8 @@ from loadtests.bench.h2load import Order, drive
 from loadtests.bench.processes import command_line, members_of
 from loadtests.bench.servers import Server
 
-_BURST_CALLS: Final = 1000
+_BURST_CALLS: Final = 500
+_PREPARES: Final = "preparation_child"
 _COUNTING: Final = """
 from gateway.serving.preparation_child import step_back
 step_back(idle=True)
@@ -38,8 +44,18 @@ class Beside(StrEnum):
     NOTHING = "alone"
     COUNTING = "beside a process that only counts"
     TRIAL = "during trials"
+    HALTED = "while preparations are halted"
     PREPARATION = "during preparations"
     LOADS = "during the workers' loads"
+
+
+# With what each is compared.
+_COMPARED: Final[Mapping[Beside, Sequence[Beside]]] = {
+    Beside.COUNTING: (Beside.NOTHING,),
+    Beside.TRIAL: (Beside.NOTHING, Beside.COUNTING),
+    Beside.PREPARATION: (Beside.NOTHING, Beside.COUNTING, Beside.HALTED),
+    Beside.LOADS: (Beside.NOTHING, Beside.COUNTING),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +90,32 @@ class Bystander:
 
     def call_until(self, ended: Callable[[], bool], *, limit_s: float) -> bool:
         """Makes bursts while a version is tried, prepared and loaded; returns whether it has `ended` in time."""
-        was_prepared, end = False, time.monotonic() + limit_s
+        was_prepared, halts, end = False, True, time.monotonic() + limit_s
         while not ended():
             if time.monotonic() > end:
                 return False
             begun = self._present(was_prepared)
-            times = self._burst()
             was_prepared = was_prepared or begun is Beside.PREPARATION
+            halts = begun is Beside.PREPARATION and not halts
+            with self._halted() if halts else nullcontext():
+                times = self._burst()
             if begun is not None and begun is self._present(was_prepared) and not ended():
-                self._keep(begun, times)
+                self._keep(Beside.HALTED if halts else begun, times)
         return True
+
+    @contextmanager
+    def _halted(self) -> Iterator[None]:
+        """Halts the preparation for the block."""
+        halted = [one.pid for one in members_of(self._server.pid) if _PREPARES in command_line(one.pid)]
+        try:
+            for pid in halted:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in halted:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def _keep(self, beside: Beside, times: Times) -> None:
         self._times.setdefault(beside, []).append(times)
@@ -95,7 +127,7 @@ class Bystander:
         """Returns what the gateway does now; None where nobody can tell."""
         processes = members_of(self._server.pid)
         commands = {one.pid: command_line(one.pid) for one in processes}
-        if any("preparation_child" in command for command in commands.values()):
+        if any(_PREPARES in command for command in commands.values()):
             return Beside.PREPARATION
         if was_prepared:
             return Beside.LOADS
@@ -118,14 +150,13 @@ def counting() -> Iterator[None]:
 
 
 def sentences(times: Mapping[Beside, CallTimes]) -> Sequence[str]:
-    """Returns in words what calls took, and how much longer than alone and than beside the process that counts."""
-    alone, floor = times.get(Beside.NOTHING), times.get(Beside.COUNTING)
+    """Returns in words what calls took, and how much longer than what they are compared with."""
     return [
         f"another model's calls {beside}: p50 {taken.p50_ms:.2f} ms, p99 {taken.p99_ms:.2f} ms ({taken.calls} calls"
         + "".join(
-            f"; {taken.p99_ms / other.p99_ms:.2f} times {name}"
-            for other, name in ((alone, "that alone"), (floor, "that beside counting"))
-            if other is not None and beside is not Beside.NOTHING and other is not taken
+            f"; {taken.p99_ms / times[other].p99_ms:.2f} times that {other}"
+            for other in _COMPARED.get(beside, ())
+            if other in times
         )
         + ")"
         for beside, taken in times.items()

@@ -19,7 +19,7 @@ _MEBIBYTE: Final = 1 << 20
 _LAYERS: Final = 10
 _PATIENCE_S: Final = 600.0
 _TURN_S: Final = 0.05
-_BURSTS: Final = 8  # alone and beside what counts, before each preparation
+_BURSTS: Final = 16  # alone and beside what counts, before each preparation
 _PREPARED: Final = ("1", "2", "3")  # versions, one after the other: one alone says little of a p99
 _AVAILABLE: Final = r"version available: model=wide version={} \S+ load_ms=([\d.]+) weights=(\S+)"
 SHARE_OF_WEIGHTS: Final = 1.15  # the goal, with as many MB for each worker:

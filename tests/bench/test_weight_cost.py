@@ -15,7 +15,8 @@ from loadtests.bench.weight_cost import WeightCost, measure, wide_model
 CALLS = {
     Beside.NOTHING: CallTimes(8000, 0.14, 0.4),
     Beside.COUNTING: CallTimes(8000, 0.14, 0.5),
-    Beside.PREPARATION: CallTimes(9000, 0.15, 0.6),
+    Beside.HALTED: CallTimes(4000, 0.14, 0.5),
+    Beside.PREPARATION: CallTimes(4500, 0.15, 0.6),
 }
 
 
@@ -28,7 +29,8 @@ def test_the_goal_counts_the_weights_once_and_each_worker() -> None:
     assert [line.partition(":")[0].removeprefix("another model's calls ") for line in calls] == list(CALLS)
     assert "p99 0.40 ms (8000 calls)" in calls[0]
     assert "1.25 times that alone)" in calls[1]
-    assert "1.50 times that alone; 1.20 times that beside counting" in calls[2]
+    assert "p99 0.50 ms (4000 calls)" in calls[2]
+    assert "1.50 times that alone; 1.20 times that beside a process that only counts; 1.20 times that while" in calls[3]
 
 
 def test_the_model_has_the_weights_that_are_asked_for() -> None:
