@@ -24,7 +24,8 @@ _MAX_CONTROLS: Final = 500  # frames between two checks that are neither request
 class Lifetime:
     """The rules of a connection that are about time. `check` is called every second, or more often for short limits.
 
-    Units: instants on the monotonic clock in nanoseconds; 0: not yet.
+    Units: instants on the monotonic clock in nanoseconds; 0: not yet. `_ended_ns` is when the connection ended, or when
+           its peer was last seen to take something of what was left.
     """
 
     __slots__ = (
@@ -83,11 +84,9 @@ class Lifetime:
 
     def check(self, now_ns: int) -> None:
         """Acts on every limit that has passed."""
-        options = self._server.options
         self._controls = 0
         if self._output.closed:
-            if now_ns - self._ended_ns > options.keepalive_timeout_s * 1e9:
-                self._output.transport.abort()  # the peer does not take what was left to write
+            self._see_off(now_ns)
             return
         if self._told_to_calm:
             self.abort()  # it had until now to take the GOAWAY, and goes on
@@ -223,7 +222,18 @@ class Lifetime:
         """Ends the connection; what was written still goes out, and what the peer sends meanwhile is dropped."""
         if not self._output.closed:
             self.mark_ended()
+            if not self.draining:
+                self._until_ns = self._ended_ns + int(self._server.options.age_grace_s * 1e9)
+            self._taken_bytes = self._output.taken_bytes()
             half_close(self._output.transport)
+
+    def _see_off(self, now_ns: int) -> None:
+        """Waits for a peer that takes what was left to write, as long as the calls had time; for others a moment."""
+        taken, self._taken_bytes = self._taken_bytes, self._output.taken_bytes()
+        if self._taken_bytes > taken and now_ns < self._until_ns:
+            self._ended_ns = now_ns
+        elif now_ns - self._ended_ns > self._server.options.keepalive_timeout_s * 1e9:
+            self._output.transport.abort()
 
     def abort(self) -> None:
         """Ends the connection at once."""

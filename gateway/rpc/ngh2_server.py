@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 1024
 _STOP_WAIT_S: Final = 5.0
+# So long clients may take what was written when the grace time is over, or go: a worker is killed a second after it.
+_LAST_WAIT_S: Final = 0.5
 _MIN_CHECK_S: Final = 0.02
 _MAX_CHECK_S: Final = 1.0
 
@@ -114,6 +116,7 @@ class Ngh2Server:
         state, listener = self._state, self._listener
         if state is None or listener is None:
             return
+        end_s = state.loop.time() + (grace_s or 0.0)
         # Who has connected to a socket that others hold too is accepted by one of them.
         if grace_s and self._socket is not None and self._options.reuse_port and self._given is None:
             await turn_away([self._socket])
@@ -121,9 +124,9 @@ class Ngh2Server:
         if self._socket is not None:
             self._socket.close()
         for connection in list(state.connections):
-            connection.drain(grace_s or 0.0)
+            connection.drain(max(0.0, end_s - state.loop.time()))
         try:
-            async with asyncio.timeout(grace_s or 0.0):
+            async with asyncio.timeout_at(end_s):
                 await state.empty.wait()
         except TimeoutError:
             for connection in list(state.connections):
@@ -169,7 +172,7 @@ class Ngh2Server:
             if stuck:
                 _log.warning("%d handlers did not end within %s s of their cancellation", len(stuck), _STOP_WAIT_S)
         try:
-            async with asyncio.timeout(_STOP_WAIT_S):
+            async with asyncio.timeout(_LAST_WAIT_S):
                 await state.empty.wait()
         except TimeoutError:
             for connection in list(state.connections):

@@ -12,6 +12,7 @@ import uvloop
 from gateway.errors import InvalidArgument
 from gateway.rpc.server import ServerOptions
 from gateway.rpc.server_certificate import TlsFiles
+from tests.machine_load import as_loaded
 from tests.rpc.raw import RawClient, message, request_headers
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import CERTIFICATES, MUTUAL_TLS, TLS, TRANSPORTS, Served, make, path, refused, serving
@@ -99,6 +100,16 @@ async def _writes_while_it_is_answered(options: ServerOptions) -> None:
             await client.step()
         fields, body = client.seen(stream_id)
         assert (fields[b"grpc-status"], len(body)) == (b"0", len(message(answer)))
+
+
+async def test_a_client_that_never_goes_holds_up_no_stop() -> None:
+    """A worker that has not ended a second after the grace time is killed, with what it has not logged."""
+    options = ServerOptions(reuse_port=False, keepalive_timeout_s=600.0)
+    async with serving("ngh2", options) as served, RawClient(served.server.port) as client:
+        await client.answer(await client.request(request_headers("EchoNow"), message(b"")))
+        stopping = asyncio.create_task(served.server.stop(0.2))
+        await client.until_closed()  # its own side stays open
+        await asyncio.wait_for(stopping, as_loaded(1.2))
 
 
 async def test_a_connection_ends_at_its_age_and_grace_whatever_it_does() -> None:

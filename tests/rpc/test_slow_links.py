@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc.aio
 import ngh2
@@ -67,10 +68,12 @@ class Link:
 
 
 @asynccontextmanager
-async def served_over_link(transport: str) -> AsyncIterator[tuple[Served, Link, grpc.aio.Channel]]:
+async def served_over_link(
+    transport: str, options: ServerOptions = OPTIONS
+) -> AsyncIterator[tuple[Served, Link, grpc.aio.Channel]]:
     """A server, a link to it, and a client at the other end."""
     async with (
-        serving(transport, OPTIONS) as served,
+        serving(transport, options) as served,
         Link(served.server.port).open() as link,
         grpc.aio.insecure_channel(f"127.0.0.1:{link.port}") as channel,
     ):
@@ -84,6 +87,20 @@ async def test_an_answer_that_takes_a_minute_arrives(transport: str) -> None:
     async with served_over_link(transport) as (_, link, _), RawClient(link.port, settings) as client:
         client.h2.set_local_window_size(16 * MIB)
         stream_id = await client.request(request_headers("Count"), message(b"1 %d" % LARGE_BYTES))
+        fields, body = await client.answer(stream_id)
+        assert (fields[b"grpc-status"], len(body)) == (b"0", LARGE_BYTES + 5)
+
+
+async def test_an_answer_on_its_way_outlives_the_end_of_its_connection() -> None:
+    """The connection ends with the last call, whose answer then takes longer than a ping may."""
+    options = replace(OPTIONS, max_connection_age_s=SECOND_S, age_grace_s=60.0)
+    settings: dict[int, int] = {ngh2.Setting.INITIAL_WINDOW_SIZE: 16 * MIB}
+    async with served_over_link("ngh2", options) as (served, link, _), RawClient(link.port, settings) as client:
+        client.h2.set_local_window_size(16 * MIB)
+        stream_id = await client.request(request_headers("Hold"), message(b""))
+        await served.behaviour.until("hold")
+        await client.until(lambda self: sum(isinstance(event, ngh2.GoAwayReceived) for event in self.events) == 2)
+        served.behaviour.held[0].answer(bytes(LARGE_BYTES))
         fields, body = await client.answer(stream_id)
         assert (fields[b"grpc-status"], len(body)) == (b"0", LARGE_BYTES + 5)
 
