@@ -22,7 +22,7 @@ import sys
 import termios
 from collections.abc import Iterable, Set
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote
 
 from gateway.rpc.peer_identity import peer_name
@@ -45,6 +45,12 @@ _NO_PAYLOAD: Final = (
     (0x06, 0, 0, 0),  # drop it
 )
 _log = logging.getLogger(__name__)
+
+
+class WithDescriptor(Protocol):
+    """A socket, or what an event loop shows of one."""
+
+    def fileno(self) -> int: ...
 
 
 class HeldConnections:
@@ -80,7 +86,7 @@ class HeldConnections:
 
     def unread(self) -> bool:
         """Returns whether something that came before is still to be read."""
-        return any(map(_unread_bytes, self._sockets.values()))
+        return any(map(unread_bytes, self._sockets.values()))
 
     def release(self) -> None:
         """Lets the kernel take what comes, which clients repeat until then.
@@ -159,7 +165,8 @@ def attach_filter(one: socket.socket, steps: Iterable[tuple[int, int, int, int]]
     one.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(packed), ctypes.addressof(program)))
 
 
-def _unread_bytes(one: socket.socket) -> int:
+def unread_bytes(one: WithDescriptor) -> int:
+    """Returns how much has come on a socket and waits to be read."""
     count = array.array("i", [0])
     try:
         fcntl.ioctl(one.fileno(), termios.FIONREAD, count)

@@ -347,6 +347,18 @@ async def test_a_drain_loses_no_request() -> None:
         await stopping
 
 
+async def test_a_request_that_came_while_the_loop_was_busy_is_not_lost_to_a_drain() -> None:
+    async with serving(limits=Http1Limits(settle_s=0.0, linger_s=0.05)) as served, served.client() as client:
+        assert (await client.ask(get("/about"))).status == 200
+        client.send(post("/echo", b"late"))  # which the kernel has, and the server has not read as it drains
+        stopping = asyncio.ensure_future(served.server.stop(5))
+        answer = await client.answer()
+        assert (answer.status, answer.body, answer.fields["connection"]) == (200, b"late", "close")
+        assert await client.ended()
+        client.writer.close()
+        await stopping
+
+
 async def test_a_stop_without_grace_says_why() -> None:
     async with serving() as served, served.client() as client:
         client.send(post("/wait", b"1"))
