@@ -56,7 +56,9 @@ async def turn_away(listening: Sequence[socket.socket]) -> None:
 
 
 def waiting(listening: socket.socket) -> int:
-    """Returns how many connections wait to be accepted. Linux only."""
+    """Returns how many connections wait to be accepted; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0
     told = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _WAITING.stop)
     return int.from_bytes(told[_WAITING], sys.byteorder)
 
