@@ -227,6 +227,12 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self._closing
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """What comes afterwards is still handed over."""
+
     def close(self) -> None:
         self.abort()
 
