@@ -2,7 +2,7 @@
 
     python -m loadtests.bench_cache
 
-It is that of the build which runs: a miss costs 0.91 to 0.96 us where the package is installed compiled, 3 us where not.
+It is that of the build which runs: a miss costs 0.91 to 0.96 us where the package is compiled, 3 us where not.
 """
 
 from time import perf_counter_ns
