@@ -153,6 +153,8 @@ class Lifetime:
         elif isinstance(event, ngh2.ConnectionClosed):
             if event.error_code:
                 self._server.broken += 1
+                self.mark_ended()
+                self._output.transport.close()  # at once: its calls run for nobody
             self.close()
 
     def count_glitch(self, weight: int = 1) -> None:

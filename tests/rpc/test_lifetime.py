@@ -13,7 +13,7 @@ from gateway.errors import InvalidArgument
 from gateway.rpc.server import ServerOptions
 from gateway.rpc.server_certificate import TlsFiles
 from tests.machine_load import as_loaded
-from tests.rpc.raw import RawClient, message, request_headers
+from tests.rpc.raw import DATA, RawClient, message, raw_frame, request_headers
 from tests.rpc.service import Behaviour, register
 from tests.rpc.serving import CERTIFICATES, MUTUAL_TLS, TLS, TRANSPORTS, Served, make, path, refused, serving
 
@@ -100,6 +100,14 @@ async def _writes_while_it_is_answered(options: ServerOptions) -> None:
             await client.step()
         fields, body = client.seen(stream_id)
         assert (fields[b"grpc-status"], len(body)) == (b"0", len(message(answer)))
+
+
+async def test_a_peer_that_breaks_http2_and_stays_has_no_calls_any_more() -> None:
+    async with serving("ngh2") as served, RawClient(served.server.port) as client:
+        await client.request(request_headers("Hold"), message(b""))
+        await served.behaviour.until("hold")
+        await client.send_raw(raw_frame(DATA, 0, b"x"))
+        await served.behaviour.until("hold cancelled", limit_s=3)
 
 
 async def test_a_client_that_never_goes_holds_up_no_stop() -> None:
