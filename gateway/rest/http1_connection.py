@@ -17,8 +17,7 @@ from gateway.rest.incoming_body import IncomingBody
 from gateway.rest.response_head import ResponseHeads
 from gateway.rest.rest_call import RestCall
 from gateway.rpc.connection import go_on_as_http2
-from gateway.rpc.half_close import half_close
-from gateway.rpc.held_connections import unread_bytes
+from gateway.rpc.connection_end import half_close, unread_bytes
 from gateway.rpc.peer_identity import auth_context, certificate_names, peer_address
 from gateway.rpc.pushback import later
 from gateway.rpc.request_head import too_many_calls
@@ -340,8 +339,7 @@ class Http1Connection:
             queue.retiring = True
         incoming = self._incoming
         if incoming is not None:
-            scarce = self.server.received.scarce
-            if incoming.too_slow(now_ns, self.limits, options.stall_timeout_s, scarce=scarce):
+            if incoming.too_slow(now_ns, self.limits, options.stall_timeout_s, scarce=self.server.received.scarce):
                 self._cut_body(incoming.call, HttpRefusal(408, "the body comes too slowly"))
         elif self._since_ns:
             if now_ns - self._since_ns > self.limits.head_timeout_s * 1e9:
@@ -350,13 +348,9 @@ class Http1Connection:
             limit_s = self.limits.head_timeout_s if self._fresh else options.idle_timeout_s
             if self.draining:
                 limit_s = self.limits.settle_s
-            # What has come and was not read yet, for this loop was busy, is a request that would be lost.
-            if now_ns - self.active_ns > limit_s * 1e9 and not self._unread():
+            # What has come, and was not read yet because this loop was busy, is a request that would be lost.
+            if now_ns - self.active_ns > limit_s * 1e9 and not unread_bytes(queue.transport.get_extra_info("socket")):
                 self.close()
-
-    def _unread(self) -> int:
-        one = self.queue.transport.get_extra_info("socket")
-        return 0 if one is None else unread_bytes(one)
 
     def drain(self, grace_s: float) -> None:
         """Lets the answers that are written from now on be the last ones, so that clients go elsewhere.

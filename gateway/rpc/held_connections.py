@@ -11,20 +11,18 @@ answer. Its connection is let through until none of its calls waits for anything
 Linux only, without any privilege (a classic BPF filter); elsewhere nothing is held.
 """
 
-import array
 import ctypes
-import fcntl
 import logging
 import os
 import socket
 import struct
 import sys
-import termios
 from collections.abc import Iterable, Set
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import unquote
 
+from gateway.rpc.connection_end import unread_bytes
 from gateway.rpc.peer_identity import peer_name
 
 _SO_ATTACH_FILTER: Final = 26
@@ -45,12 +43,6 @@ _NO_PAYLOAD: Final = (
     (0x06, 0, 0, 0),  # drop it
 )
 _log = logging.getLogger(__name__)
-
-
-class WithDescriptor(Protocol):
-    """A socket, or what an event loop shows of one."""
-
-    def fileno(self) -> int: ...
 
 
 class HeldConnections:
@@ -163,13 +155,3 @@ def attach_filter(one: socket.socket, steps: Iterable[tuple[int, int, int, int]]
     packed = [struct.pack("=HBBI", *step) for step in steps]
     program = ctypes.create_string_buffer(b"".join(packed))
     one.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(packed), ctypes.addressof(program)))
-
-
-def unread_bytes(one: WithDescriptor) -> int:
-    """Returns how much has come on a socket and waits to be read."""
-    count = array.array("i", [0])
-    try:
-        fcntl.ioctl(one.fileno(), termios.FIONREAD, count)
-    except OSError:
-        return 0  # closed by now
-    return count[0]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import ngh2
 
-from gateway.rpc.half_close import half_close
+from gateway.rpc.connection_end import half_close
 from gateway.rpc.output import Output
 from gateway.rpc.server_call import ServerCall
 from gateway.rpc.server_state import ServerState
@@ -155,7 +155,8 @@ class Lifetime:
                 self._server.broken += 1
                 self.mark_ended()
                 self._output.transport.close()  # at once: its calls run for nobody
-            self.close()
+            else:
+                self.close()
 
     def count_glitch(self, weight: int = 1) -> None:
         """Counts what costs us work and moves no call on; too much of it ends the connection."""

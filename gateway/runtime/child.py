@@ -122,7 +122,8 @@ class SupervisorLink:
     `stopping` is set when the child is to end; `orphaned` says that nobody waits for it to finish its work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, report_fd: int = REPORT_FD) -> None:
+        self._report_fd = report_fd
         self.stopping = asyncio.Event()
         self.orphaned = False
         self._relieving = asyncio.Event()
@@ -178,7 +179,7 @@ class SupervisorLink:
     def _report(self, message: dict[str, object]) -> None:
         said = self._unsaid | message
         try:
-            os.write(REPORT_FD, msgspec.json.encode(said) + b"\n")
+            os.write(self._report_fd, msgspec.json.encode(said) + b"\n")
             self._unsaid = {}
         except BlockingIOError:
             self._unsaid = said  # the supervisor is behind by thousands of beats; the next one says this as well

@@ -4,18 +4,15 @@ import os
 from contextlib import suppress
 
 import msgspec
-import pytest
 
-from gateway.runtime import child
 from gateway.runtime.child import SupervisorLink
 
 
-async def test_what_found_no_room_is_said_with_the_next_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_found_no_room_is_said_with_the_next_beat() -> None:
     reading, writing = os.pipe()
-    monkeypatch.setattr(child, "REPORT_FD", writing)
     os.set_blocking(writing, False)
     try:
-        link, filled = SupervisorLink(), 0
+        link, filled = SupervisorLink(writing), 0
         with suppress(BlockingIOError):
             while True:
                 filled += os.write(writing, bytes(4096))
